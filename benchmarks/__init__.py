@@ -1,0 +1,1 @@
+"""RankLoom's benchmarks: `python -m benchmarks.run NAME`, results in `benchmarks/results/`."""

@@ -1,0 +1,26 @@
+"""What a person calls from Python; `import rankloom` hands these on, lazily."""
+
+from rankloom.api.describing import describe, model_line
+from rankloom.api.evaluating import evaluate
+from rankloom.api.predicting import predict
+from rankloom.api.result import RunFolder, TrainResult, load_result, new_model
+from rankloom.api.run import Run, RunConfig, load_run, run_json_schema
+from rankloom.api.training import fit, resume, train
+
+__all__ = [
+    "Run",
+    "RunConfig",
+    "RunFolder",
+    "TrainResult",
+    "describe",
+    "evaluate",
+    "fit",
+    "load_result",
+    "load_run",
+    "model_line",
+    "new_model",
+    "predict",
+    "resume",
+    "run_json_schema",
+    "train",
+]

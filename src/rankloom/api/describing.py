@@ -1,0 +1,76 @@
+"""Describe a model: parameters, FLOPs and bytes per row by part, table memory."""
+
+from __future__ import annotations
+
+from rankloom.api.run import Run
+from rankloom.models import Model
+from rankloom.models.cost import ModelCost, model_cost
+from rankloom.schema import RATE_OF_SIDE, Rate
+
+
+def model_line(run: Run, model: Model) -> str:
+    """Give one line on a model: tokens, width, depth, size and work per row."""
+    cost = model_cost(model)
+    tokens = model.network.tokenization.tokens
+    form = f"{tokens.gives} D={tokens.dim}"
+    if tokens.gives == "tokens":
+        form = (
+            f"T={tokens.num_tokens} ({tokens.num_user} user, {tokens.num_request} request, "
+            f"{tokens.num_candidate} candidate) D={tokens.dim}"
+        )
+    return (
+        f"model     {run.config.model.interaction.kind}  {form} "
+        f"M={len(model.network.interaction.layers)}   {scaled(cost.parameters)}dense + "
+        f"{scaled(cost.table_parameters)}table parameters   "
+        f"{scaled(cost.flops_per_row)}FLOP/row"
+    )
+
+
+def describe(run: Run, model: Model) -> str:
+    """Give the table of a model's parts and tables."""
+    cost = model_cost(model)
+    lines = [model_line(run, model), "", *_part_lines(cost), "", *_table_lines(cost)]
+    by_rate: dict[Rate, list[str]] = {}
+    for name, feature in run.schema.features.items():
+        by_rate.setdefault(RATE_OF_SIDE[feature.side], []).append(name)
+    lines += ["", "features by rate"]
+    lines += [f"  {rate.name.lower():9} {', '.join(by_rate[rate])}" for rate in sorted(by_rate)]
+    return "\n".join(lines)
+
+
+def _part_lines(cost: ModelCost) -> list[str]:
+    width = max(len(part.name) for part in cost.parts)
+    lines = [f"{'part':{width}}  {'parameters':>12}  {'FLOP/row':>12}  {'bytes/row':>12}"]
+    lines += [
+        f"{part.name:{width}}  {part.parameters:>12,}  {part.flops_per_row:>12,.0f}  "
+        f"{part.bytes_per_row:>12,.0f}"
+        for part in cost.parts
+    ]
+    total = sum(part.bytes_per_row for part in cost.parts)
+    lines.append(
+        f"{'sum':{width}}  {cost.parameters:>12,}  {cost.flops_per_row:>12,.0f}  {total:>12,.0f}"
+    )
+    return lines
+
+
+def _table_lines(cost: ModelCost) -> list[str]:
+    if not cost.tables:
+        return ["no tables"]
+    width = max(len("table"), *(len(table.name) for table in cost.tables))
+    lines = [f"{'table':{width}}  {'rows':>12}  {'width':>6}  {'memory':>10}"]
+    lines += [
+        f"{table.name:{width}}  {table.num_embeddings:>12,}  {table.embedding_dim:>6}  "
+        f"{scaled(table.num_bytes):>9}B"
+        for table in cost.tables
+    ]
+    total = sum(table.num_bytes for table in cost.tables)
+    lines.append(f"{'sum':{width}}  {'':>12}  {'':>6}  {scaled(total):>9}B")
+    return lines
+
+
+def scaled(value: float) -> str:
+    """Write 1.1e6 as `1.10 M`, ready for a unit."""
+    for limit, letter in ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= limit:
+            return f"{value / limit:.3g} {letter}"
+    return f"{value:.3g} "

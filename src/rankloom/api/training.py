@@ -1,0 +1,190 @@
+"""Train a run: from files to a run folder with the best checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+
+from rankloom.api.describing import model_line
+from rankloom.api.evaluating import evaluate_split
+from rankloom.api.reading import check_run_files, training_reader
+from rankloom.api.result import RunFolder, TrainResult, new_model
+from rankloom.api.run import Run, load_run
+from rankloom.data.fit import fit_transforms
+from rankloom.data.transforms import Transforms
+from rankloom.errors import CheckpointError, ConfigError
+from rankloom.evaluation import Evaluation
+from rankloom.models import Model
+from rankloom.report import write_report
+from rankloom.training import Trainer
+from rankloom.training.checkpoint import load_weights
+from rankloom.training.hooks import ConsoleHook, Hook, JsonlHook, TensorBoardHook, terminal_console
+from rankloom.training.warm_start import warm_start
+
+Printer = Callable[[str], None]
+
+
+def train(
+    run: Run,
+    folder: str | Path | None = None,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    printer: Printer = print,
+) -> TrainResult:
+    """Train a run.
+
+    Args:
+        run: From `load_run`.
+        folder: The run folder; default: a new `runs/<name>`, with a number when it exists.
+        resume: Go on from the folder's last checkpoint, bit for bit.
+        overwrite: Remove an earlier run that stands in the folder.
+        printer: Where plain lines go.
+
+    Returns:
+        The model with its best weights, and where it stands.
+
+    Raises:
+        ConfigError: The folder holds a run already, or parts of the run do not fit.
+        DataError: A file of the log is missing or wrong.
+        CheckpointError: A checkpoint cannot be written or read.
+    """
+    at = RunFolder(Path(folder) if folder is not None else _free_folder(run.name))
+    _claim(at, run, resume=resume, overwrite=overwrite)
+    check_run_files(run)
+    transforms = _transforms(run, at, printer)
+    model = new_model(run, transforms)
+    if run.config.training.warm_start and at.checkpoints.path("last") is None:
+        _warm_start(run, model, transforms, printer)
+    printer(model_line(run, model))
+    trainer = Trainer(
+        model,
+        run.config.training,
+        training_reader(run, transforms),
+        at.path,
+        hooks=lambda step: _hooks(run, at, step, printer),
+        evaluate=_validation(run, transforms, model) if run.config.data.valid else None,
+    )
+    if resume and trainer.resume():
+        printer(f"resumed   {at.path} at step {trainer.state.step}")
+    outcome = trainer.run()
+    if outcome.is_interrupted:
+        printer(
+            f"stopped   step {outcome.state.step} is saved in {outcome.checkpoint}; go on with: "
+            f"rankloom train --resume {at.path}"
+        )
+    load_weights(at.checkpoints.path("best") or outcome.checkpoint, model)
+    write_report(at.report, name=run.name, metrics=at.metrics, evaluations={})
+    return TrainResult(
+        at,
+        run,
+        model.train(False),
+        transforms,
+        evaluation=outcome.evaluation,
+        is_interrupted=outcome.is_interrupted,
+    )
+
+
+def resume(folder: str | Path, *, printer: Printer = print) -> TrainResult:
+    """Go on with the run of a folder, bit for bit where it stopped.
+
+    Raises:
+        ConfigError: The folder has no run file.
+        CheckpointError: Its checkpoint is damaged.
+    """
+    return train(load_run(RunFolder(Path(folder)).run_file), folder, resume=True, printer=printer)
+
+
+def fit(run: Run, *, printer: Printer = lambda _: None) -> Transforms:
+    """Fit vocabularies and statistics on a run's training log.
+
+    Raises:
+        DataError: A file of the log is missing or wrong.
+        SchemaError: Columns are missing or of the wrong type.
+    """
+    began = time.perf_counter()
+    data = run.config.data
+    transforms = fit_transforms(data.files("train"), run.schema, layout=data.layout)
+    rows = sum(v.num_embeddings for v in transforms.vocabularies.values())
+    printer(
+        f"fitted    {len(transforms.vocabularies)} vocabularies of {rows:,} rows, "
+        f"{len(transforms.statistics)} statistics   {time.perf_counter() - began:.1f} s"
+    )
+    return transforms
+
+
+def _claim(at: RunFolder, run: Run, *, resume: bool, overwrite: bool) -> None:
+    """Make the run folder ours, or say why it cannot be."""
+    if at.run_file.is_file():
+        if resume:
+            stored = load_run(at.run_file)
+            if stored.config.digest() != run.config.digest():
+                raise CheckpointError(
+                    f"{at.run_file}: differs from the run to resume. Resume without changes, or "
+                    "give another folder and set training.warm_start."
+                )
+            return
+        if not overwrite:
+            raise ConfigError(
+                f"{at.path}: holds a run already. Go on with --resume, start anew with "
+                "--overwrite, or give another folder with --to."
+            )
+        for entry in ("checkpoints", "tensorboard", "transforms"):
+            shutil.rmtree(at.path / entry, ignore_errors=True)
+        for path in (at.metrics, at.evaluation, at.report, at.run_file):
+            path.unlink(missing_ok=True)
+    elif resume:
+        raise ConfigError(f"{at.path}: holds no run to resume. Start it without --resume.")
+    try:
+        run.save(at.run_file)
+    except OSError as error:
+        raise ConfigError(
+            f"{at.path}: cannot be written ({error.strerror}). Give another folder with --to."
+        ) from None
+
+
+def _free_folder(name: str) -> Path:
+    base = Path("runs") / name
+    numbered = (Path(f"{base}-{number}") for number in count(2))
+    return base if not base.exists() else next(path for path in numbered if not path.exists())
+
+
+def _transforms(run: Run, at: RunFolder, printer: Printer) -> Transforms:
+    """Load the run's fitted transforms, or fit them on the training log."""
+    if (at.transforms / "transforms.json").is_file():
+        return Transforms.load(at.transforms)
+    transforms = fit(run, printer=printer)
+    transforms.save(at.transforms)
+    return transforms
+
+
+def _warm_start(run: Run, model: Model, transforms: Transforms, printer: Printer) -> None:
+    source = run.config.training.warm_start
+    assert source is not None
+    old = RunFolder(Path(source))
+    checkpoint = old.checkpoints.path("best") or old.checkpoints.path("last")
+    if checkpoint is None:
+        raise CheckpointError(f"training.warm_start: {source} has no checkpoint. Train it first.")
+    found = warm_start(
+        model,
+        transforms,
+        checkpoint=checkpoint,
+        old_transforms=Transforms.load(old.transforms),
+    )
+    printer(f"warm start from {source}: {found}")
+
+
+def _hooks(run: Run, at: RunFolder, step: int, printer: Printer) -> list[Hook]:
+    console = terminal_console() if printer is print else None
+    return [
+        ConsoleHook(run.config.training.epochs, printer=printer, console=console),
+        JsonlHook(at.metrics, from_step=step),
+        TensorBoardHook(at.tensorboard, from_step=step),
+    ]
+
+
+def _validation(run: Run, transforms: Transforms, model: Model) -> Callable[[], Evaluation]:
+    return lambda: evaluate_split(run, transforms, model, "valid")

@@ -1,0 +1,33 @@
+"""Files that are whole or absent: written under another name, then renamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary name to write to; rename it to `path` when the block ends well.
+
+    The folder is made when missing. When the block fails, `path` is as it was and the temporary
+    file is gone.
+
+    Args:
+        path: Replaced when it exists.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file that is whole or absent."""
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,33 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+
+RunFile = Annotated[Path, typer.Argument(help="YAML run file.", metavar="RUN.yaml")]
+Folder = Annotated[Path, typer.Argument(help="Run folder, as written by `rankloom train`.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="PATH=VALUE", help="Set a value of the run file; repeatable."),
+]
+
+
+@contextmanager
+def row_bar(title: str) -> Iterator[Callable[[int], None]]:
+    """Show how many rows are done, on a terminal only."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task(title, total=None)
+        yield lambda done: progress.update(
+            task, completed=done, description=f"{title} {done:,} rows"
+        )

@@ -1,0 +1,126 @@
+"""Read a YAML run file and apply `--set path.to.key=value`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from rankloom.errors import ConfigError
+
+MAX_BYTES = 4 * 2**20
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loader that refuses a key given twice, and reads `1e-3` as a number."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if isinstance(key, Hashable) and key in seen:
+                line = key_node.start_mark.line + 1
+                raise ConfigError(f"line {line}: key {key!r} is given twice. Remove one.")
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+# YAML 1.1 wants a dot and a signed exponent in a float, so that `1e-3` would be a text.
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(\d[\d_]*\.?[\d_]*|\.\d[\d_]*)[eE][-+]?\d+$"),
+    list("-+0123456789."),
+)
+
+
+def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
+    """Parse a run file's text into plain values.
+
+    Args:
+        text: YAML of one mapping.
+        where: Name of the source, for messages.
+
+    Raises:
+        ConfigError: The text is no YAML, no mapping, or gives a key twice.
+    """
+    if len(text) > MAX_BYTES:
+        raise ConfigError(f"{where}: is larger than {MAX_BYTES} bytes. A run file is a few pages.")
+    try:
+        values = yaml.load(text, Loader=_Loader)  # noqa: S506 (derives from SafeLoader)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise ConfigError(f"{where}{line}: is not YAML ({problem}). Mend the syntax.") from None
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise ConfigError(f"{where}: must be a mapping of names to values. Got {_kind(values)}.")
+    return values
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read and parse a run file.
+
+    Raises:
+        ConfigError: The file cannot be read, or `parse_yaml` refuses its text.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "is not UTF-8 text"
+        raise ConfigError(f"{path}: cannot be read ({reason}). Give a YAML run file.") from None
+    return parse_yaml(text, where=str(path))
+
+
+def apply_overrides(
+    values: Mapping[str, Any], overrides: Mapping[str, Any] | Iterable[str]
+) -> dict[str, Any]:
+    """Give a copy of `values` with some of them set by their path.
+
+    Args:
+        values: A run file's values.
+        overrides: `{"training.epochs": 2}`, or texts `training.epochs=2` whose right side is YAML.
+
+    Raises:
+        ConfigError: A text has no `=`, or a path leads through something that is no mapping.
+    """
+    pairs = overrides.items() if isinstance(overrides, Mapping) else map(_parse_pair, overrides)
+    result = _copy(values)
+    for path, value in pairs:
+        *parents, last = path.split(".")
+        target = result
+        for depth, name in enumerate(parents):
+            if target.get(name) is None:
+                target[name] = {}
+            target = target[name]
+            if not isinstance(target, dict):
+                at = ".".join(parents[: depth + 1])
+                raise ConfigError(f"--set {path}: {at} is {_kind(target)}, not a mapping.")
+        if isinstance(target.get(last), dict) and isinstance(value, dict):
+            target[last] = {**target[last], **value}
+        else:
+            target[last] = value
+    return result
+
+
+def _parse_pair(text: str) -> tuple[str, Any]:
+    path, found, value = text.partition("=")
+    if not found or not path.strip():
+        raise ConfigError(f"--set {text}: must read path.to.key=value.")
+    try:
+        return path.strip(), yaml.load(value, Loader=_Loader)  # noqa: S506
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {text}: the value is not YAML. Quote it.") from None
+
+
+def _copy(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: _copy(v) if isinstance(v, dict) else v for k, v in values.items()}
+
+
+def _kind(value: object) -> str:
+    names = {dict: "a mapping", list: "a list", str: "a text", type(None): "nothing"}
+    return names.get(type(value), repr(value))

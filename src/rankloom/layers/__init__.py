@@ -1,0 +1,1 @@
+"""Protocols of the slots, and modules that two or more architectures share."""

@@ -1,0 +1,99 @@
+"""Links: what a task's raw output means, alone and at the end of a chain of conditions.
+
+Binary: p = sigmoid(z). Positive: mean = softplus(z), or log(1 + y) ~ Normal(z, 1).
+A task `given: t` predicts p(task | t); the chain's product is trained, evaluated and served
+(Ma et al., "Entire Space Multi-Task Model", SIGIR 2018, arXiv:1804.07931, eq. 1).
+
+Shapes: B rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from rankloom.schema import PositiveTask, Schema
+
+LOG_HALF = -0.6931471805599453
+
+
+def predictions(logits: Mapping[str, Tensor], schema: Schema) -> dict[str, Tensor]:
+    """Give what each task predicts at every row: a probability, a mean or a median.
+
+    Args:
+        logits: Task -> (B,) raw outputs.
+        schema: The tasks.
+
+    Returns:
+        Task -> (B,), float32 or wider.
+    """
+    return {name: _prediction(name, logits, schema) for name in schema.tasks}
+
+
+def row_losses(task: str, logits: Mapping[str, Tensor], labels: Tensor, schema: Schema) -> Tensor:
+    """Give one task's loss at every row, without mask or weight.
+
+    Args:
+        task: Its name.
+        logits: Task -> (B,) raw outputs, of the whole chain of conditions.
+        labels: (B,). The task's label.
+        schema: The tasks.
+
+    Returns:
+        (B,), float32 or wider.
+    """
+    spec = schema.tasks[task]
+    own = _wide(logits[task])
+    chain = schema.chain(task)[1:] if spec.loss == "product" else []
+    if isinstance(spec, PositiveTask):
+        if spec.link == "log_normal" and not chain:
+            return (own - labels.log1p()).square()
+        log_mean = _log_mean(own, spec)
+        for name in chain:
+            log_mean = log_mean + F.logsigmoid(_wide(logits[name]))
+        # Poisson deviance up to a term of the label alone: its optimum keeps sums calibrated.
+        return log_mean.exp() - labels * log_mean
+    if not chain:
+        return F.binary_cross_entropy_with_logits(own, labels, reduction="none")
+    log_p = F.logsigmoid(own)
+    for name in chain:
+        log_p = log_p + F.logsigmoid(_wide(logits[name]))
+    return -(labels * log_p + (1 - labels) * log_one_minus_exp(log_p))
+
+
+def log_one_minus_exp(x: Tensor) -> Tensor:
+    """Give log(1 - exp(x)) for x < 0 without losing digits near 0 or far below it."""
+    x = x.clamp(max=-1e-7)
+    near = x > LOG_HALF
+    # Each branch sees only arguments it is exact for, so that neither gives a NaN gradient.
+    close = (-x.where(near, LOG_HALF).expm1()).log()
+    far = (-x.where(~near, LOG_HALF).exp()).log1p()
+    return close.where(near, far)
+
+
+def _prediction(task: str, logits: Mapping[str, Tensor], schema: Schema) -> Tensor:
+    spec = schema.tasks[task]
+    own = _wide(logits[task])
+    if not isinstance(spec, PositiveTask):
+        value = own.sigmoid()
+    elif spec.link == "softplus":
+        value = F.softplus(own)
+    else:
+        value = own.expm1().clamp(min=0)
+    for name in schema.chain(task)[1:]:
+        value = value * _wide(logits[name]).sigmoid()
+    return value
+
+
+def _log_mean(own: Tensor, spec: PositiveTask) -> Tensor:
+    if spec.link == "log_normal":
+        return own.expm1().clamp(min=1e-7).log()
+    # softplus(z) ~ exp(z) far below zero, where its own logarithm would be -inf.
+    return torch.where(own < -15, own, F.softplus(own.clamp(min=-15)).log())
+
+
+def _wide(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))

@@ -1,0 +1,224 @@
+"""The whole schema: features, roles and tasks, and how they hang together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from rankloom.errors import SchemaError, did_you_mean, join_problems
+from rankloom.schema.features import (
+    DenseFeature,
+    Feature,
+    IdSource,
+    QuantileEncoding,
+    SequenceFeature,
+    SparseFeature,
+    VectorFeature,
+)
+from rankloom.schema.tasks import BinaryTask, PositiveTask, Roles
+
+F = TypeVar("F", bound=Feature)
+
+
+@dataclass(frozen=True)
+class IdColumn:
+    """One column of ids: a sparse feature, or one column of a sequence."""
+
+    feature: str
+    """The feature it belongs to."""
+    name: str | None
+    """Its name within a sequence; none for a sparse feature."""
+    column: str
+    """Its column in the log."""
+    table: str
+    """The table its ids are rows of."""
+    source: IdSource
+    """What the run file says of it."""
+
+    @property
+    def path(self) -> str:
+        """Where the run file says it."""
+        inner = f".columns.{self.name}" if self.name else ""
+        return f"schema.{self.feature}{inner}"
+
+
+class Schema:
+    """Features, roles and tasks of a log; checked to hang together.
+
+    Args:
+        features: Name -> feature, in the order that models see them.
+        roles: Which columns mean what.
+        tasks: Name -> task.
+
+    Raises:
+        SchemaError: Two features define one table differently, a table has no definition, or a
+            task is given an unknown one; all such problems at once.
+    """
+
+    def __init__(
+        self,
+        features: Mapping[str, Feature],
+        *,
+        roles: Roles | None = None,
+        tasks: Mapping[str, BinaryTask | PositiveTask] | None = None,
+    ) -> None:
+        self.features = dict(features)
+        self.roles = roles or Roles()
+        self.tasks = dict(tasks or {})
+        problems = self.problems()
+        if problems:
+            raise SchemaError(join_problems(problems, where="schema" if problems[1:] else ""))
+
+    @classmethod
+    def unchecked(
+        cls,
+        features: Mapping[str, Feature],
+        *,
+        roles: Roles,
+        tasks: Mapping[str, BinaryTask | PositiveTask],
+    ) -> Schema:
+        """Make a schema without checking it, to look for further problems of a wrong one."""
+        schema = cls.__new__(cls)
+        schema.features, schema.roles, schema.tasks = dict(features), roles, dict(tasks)
+        return schema
+
+    def problems(self) -> list[str]:
+        """List what does not hang together, a line each."""
+        return [*self._table_problems(), *self._task_problems()]
+
+    def of_kind(self, kind: type[F]) -> dict[str, F]:
+        """Give the features of one kind, in order."""
+        return {name: f for name, f in self.features.items() if isinstance(f, kind)}
+
+    @property
+    def sparse(self) -> dict[str, SparseFeature]:
+        """The sparse features."""
+        return self.of_kind(SparseFeature)
+
+    @property
+    def dense(self) -> dict[str, DenseFeature]:
+        """The dense features."""
+        return self.of_kind(DenseFeature)
+
+    @property
+    def sequences(self) -> dict[str, SequenceFeature]:
+        """The sequence features."""
+        return self.of_kind(SequenceFeature)
+
+    @property
+    def vectors(self) -> dict[str, VectorFeature]:
+        """The vector features."""
+        return self.of_kind(VectorFeature)
+
+    def id_columns(self) -> Iterator[IdColumn]:
+        """Go through every column of ids, those of sequences included."""
+        for name, feature in self.features.items():
+            if isinstance(feature, SparseFeature):
+                yield IdColumn(name, None, feature.column or name, feature.table or name, feature)
+            elif isinstance(feature, SequenceFeature):
+                for inner, column in feature.columns.items():
+                    at = column.column or f"{name}_{inner}"
+                    yield IdColumn(name, inner, at, column.table or f"{name}.{inner}", column)
+
+    def tables(self) -> dict[str, IdSource]:
+        """Give each table's definition: how raw values become its rows."""
+        return {c.table: c.source for c in self.id_columns() if c.source.defines_table}
+
+    def chain(self, task: str) -> list[str]:
+        """Give the tasks whose product predicts `task`: itself first, then what it is given."""
+        names = [task]
+        while (given := self.tasks[names[-1]].given) is not None:
+            names.append(given)
+        return names
+
+    def columns(self, *, labels: bool = True) -> list[str]:
+        """List the columns of the log that are read, each once.
+
+        Args:
+            labels: Whether the columns of labels, masks and weights are among them.
+        """
+        found: dict[str, None] = {}
+        for name, feature in self.features.items():
+            if isinstance(feature, SequenceFeature):
+                extra = (feature.time, feature.first_event)
+                found.update(dict.fromkeys(c for c in extra if c))
+            else:
+                found[feature.column or name] = None
+            if isinstance(feature, SparseFeature) and feature.weights:
+                found[feature.weights] = None
+        found.update(dict.fromkeys(column.column for column in self.id_columns()))
+        found.update(dict.fromkeys(v for v in self.roles.to_dict().values() if v))
+        if labels:
+            found.update(dict.fromkeys(self.label_columns()))
+        return list(found)
+
+    def label_columns(self) -> list[str]:
+        """List the columns that labels, masks and weights are made of, each once."""
+        from rankloom.schema.labels import parse_expression
+
+        found: dict[str, None] = {}
+        for task in self.tasks.values():
+            found[task.label_expression.column] = None
+            if task.mask:
+                found[parse_expression(task.mask).column] = None
+            if task.weight:
+                found[task.weight] = None
+        return list(found)
+
+    def digest_values(self) -> dict[str, Any]:
+        """Give plain values that identify the schema."""
+        return {
+            "features": {name: f.to_dict() for name, f in self.features.items()},
+            "roles": self.roles.to_dict(),
+            "tasks": {name: t.to_dict() for name, t in self.tasks.items()},
+        }
+
+    def _table_problems(self) -> list[str]:
+        problems: list[str] = []
+        defined: dict[str, IdColumn] = {}
+        ways = ("num_embeddings", "vocabulary", "hash_buckets")
+        columns = list(self.id_columns())
+        for column in columns:
+            if not column.source.defines_table:
+                continue
+            first = defined.setdefault(column.table, column)
+            if any(getattr(first.source, w) != getattr(column.source, w) for w in ways):
+                problems.append(
+                    f"{column.path}: defines table {column.table!r} otherwise than {first.path}. "
+                    "Define it once, and give only `table` elsewhere."
+                )
+        problems += [
+            f"{column.path}.table: no feature says how values become rows of {column.table!r}."
+            f"{did_you_mean(column.table, defined)} Add num_embeddings, vocabulary or hash_buckets."
+            for column in columns
+            if column.table not in defined
+        ]
+        for name, feature in self.dense.items():
+            if isinstance(feature.encode, QuantileEncoding) and name in defined:
+                problems.append(f"schema.{name}: a sparse feature's table has the same name.")
+        return problems
+
+    def _task_problems(self) -> list[str]:
+        problems: list[str] = []
+        for name, task in self.tasks.items():
+            if task.given is None:
+                continue
+            given = self.tasks.get(task.given)
+            where = f"tasks.{name}.given"
+            if given is None:
+                hint = did_you_mean(task.given, self.tasks)
+                problems.append(f"{where}: no task is named {task.given!r}.{hint}")
+            elif not isinstance(given, BinaryTask):
+                problems.append(f"{where}: task {task.given!r} must be binary. It is positive.")
+            elif self._is_circular(name):
+                problems.append(f"{where}: the chain leads back to {name!r}. Break it.")
+        return problems
+
+    def _is_circular(self, name: str) -> bool:
+        seen = {name}
+        at: str | None = self.tasks[name].given
+        while at in self.tasks and at not in seen:
+            seen.add(at)
+            at = self.tasks[at].given
+        return at in seen

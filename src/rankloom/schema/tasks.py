@@ -1,0 +1,80 @@
+"""Tasks (what is predicted) and roles (which columns mean what)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator
+
+from rankloom.config import Config, OneOf
+from rankloom.schema.labels import Expression, parse_expression
+
+
+def _checked(text: str) -> str:
+    parse_expression(text)
+    return text
+
+
+ExpressionText = Annotated[str, AfterValidator(_checked)]
+
+
+class Task(Config):
+    """What every task states."""
+
+    label: ExpressionText
+    """A column, or `column op literal`, such as `rating >= 4`."""
+    mask: ExpressionText | None = None
+    """Rows that count: a column or a comparison that is true there. Default: all."""
+    weight: str | None = None
+    """Column with each row's weight. Default: 1."""
+    given: str | None = None
+    """Task this one is conditional on: the logit predicts p(this | given), and the chain's
+    product is what is trained, evaluated, saved and served."""
+    loss_weight: float = 1.0
+    """Factor of this task's loss in the sum."""
+
+    @property
+    def label_expression(self) -> Expression:
+        """The parsed label."""
+        return parse_expression(self.label)
+
+
+class BinaryTask(Task):
+    """A label of 0 or 1."""
+
+    kind: Literal["binary"] = "binary"
+    loss: Literal["product", "conditional_rows"] = "product"
+    """With `given`: train the product at every row (ESMM), or p(this | given) on the rows where
+    the other label is 1."""
+
+
+class PositiveTask(Task):
+    """A label of 0 or more, such as a watch time."""
+
+    kind: Literal["positive"] = "positive"
+    loss: Literal["product", "conditional_rows"] = "product"
+    """With `given`: as for a binary task."""
+    link: Literal["softplus", "log_normal"] = "softplus"
+    """softplus: the logit's softplus is the mean, trained by the Poisson deviance, which keeps
+    the sums calibrated. log_normal: the logit is the mean of log(1 + label), trained by squared
+    error; the prediction is the median."""
+
+
+AnyTask = Annotated[BinaryTask | PositiveTask, OneOf(BinaryTask, PositiveTask)]
+
+
+class Roles(Config):
+    """Which columns mean what, beside the features."""
+
+    user: str | None = None
+    """Column that names the user: groups of GAUC."""
+    item: str | None = None
+    """Column that names the candidate."""
+    request: str | None = None
+    """Column that names the request: groups of GAUC by request."""
+    event_time: str | None = None
+    """Column with the row's time, in whole seconds."""
+    position: str | None = None
+    """Column with the place the candidate was shown at."""
+    scenario: str | None = None
+    """Column that names the surface: slices of evaluation."""

@@ -1,0 +1,340 @@
+"""Checkpoints: everything needed to go on bit for bit, in safetensors and JSON.
+
+    checkpoints/
+      last.json best.json        which folder each is; replaced atomically
+      step-00001200.0/           written under another name, then renamed
+        manifest.json            format, digests of the files, the trainer's state
+        network.safetensors      dense parameters and buffers, by name
+        tables.safetensors       tables by logical name, and the embedder's numeric statistics
+        optimizer.safetensors    dense and sparse optimizer state, random state
+
+A kill at any moment leaves the previous checkpoint readable: a folder that is not named by a
+pointer does not count, and is removed by the next save.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from torch.optim import Optimizer
+
+from rankloom.atomic import write_text
+from rankloom.errors import CheckpointError
+from rankloom.models import Model
+from rankloom.training.sparse import SparseOptimizer
+
+FORMAT = 1
+FILES = ("network.safetensors", "tables.safetensors", "optimizer.safetensors")
+NUMERIC = "numeric/"
+
+
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Args:
+        folder: `<run>/checkpoints`.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def save(
+        self,
+        model: Model,
+        dense: Optimizer,
+        sparse: SparseOptimizer,
+        *,
+        step: int,
+        state: Mapping[str, Any],
+        best: bool = False,
+    ) -> Path:
+        """Write a checkpoint and point `last` (and `best`) to it.
+
+        Args:
+            model: What is trained.
+            dense: Its dense optimizer.
+            sparse: Its sparse optimizer.
+            step: Steps made.
+            state: The trainer's own plain values.
+            best: Whether it is the best so far.
+
+        Raises:
+            CheckpointError: It cannot be written; earlier checkpoints are left as they were.
+        """
+        # The same step is written twice when an epoch ends on it: the second knows more.
+        paths = (self.folder / f"step-{step:08d}.{number}" for number in count())
+        final = next(path for path in paths if not path.exists())
+        try:
+            self._write(final, model, dense, sparse, state)
+            self._point("last", final)
+            if best:
+                self._point("best", final)
+            self._remove_unnamed()
+        except (OSError, SafetensorError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise CheckpointError(
+                f"{final}: cannot be written ({reason}). Earlier checkpoints are untouched. "
+                "Free some space or give another folder, then go on with --resume."
+            ) from None
+        return final
+
+    def mark_best(self, folder: Path) -> None:
+        """Point `best` to a checkpoint that is written already."""
+        self._point("best", folder)
+
+    def path(self, which: str) -> Path | None:
+        """Give the folder that `last` or `best` points to, or none.
+
+        Raises:
+            CheckpointError: The pointer or what it names is damaged.
+        """
+        pointer = self.folder / f"{which}.json"
+        if not pointer.is_file():
+            return None
+        try:
+            name = json.loads(pointer.read_text())["folder"]
+            target = self.folder / str(name)
+            if target.parent != self.folder or not target.is_dir():
+                raise KeyError(name)
+        except (OSError, ValueError, KeyError, TypeError):
+            raise CheckpointError(
+                f"{pointer}: names no checkpoint. Remove it to start anew."
+            ) from None
+        return target
+
+    def _write(
+        self,
+        final: Path,
+        model: Model,
+        dense: Optimizer,
+        sparse: SparseOptimizer,
+        state: Mapping[str, Any],
+    ) -> None:
+        temporary = self.folder / f".writing-{final.name}-{os.getpid()}"
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        try:
+            contents = (
+                network_tensors(model),
+                table_tensors(model),
+                optimizer_tensors(model, dense, sparse),
+            )
+            for name, tensors in zip(FILES, contents, strict=True):
+                save_file(tensors, temporary / name)
+            manifest = {
+                "format": FORMAT,
+                "schema": schema_digest(model),
+                "digests": {name: file_digest(temporary / name) for name in FILES},
+                "state": dict(state),
+            }
+            (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
+            for path in temporary.iterdir():
+                _sync(path)
+            temporary.rename(final)
+            _sync(self.folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _point(self, which: str, folder: Path) -> None:
+        write_text(self.folder / f"{which}.json", json.dumps({"folder": folder.name}))
+
+    def _remove_unnamed(self) -> None:
+        named = {self.path("last"), self.path("best")}
+        for path in self.folder.iterdir():
+            if path.is_dir() and path not in named:
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """Read and check a checkpoint's manifest and the digests of its files.
+
+    Raises:
+        CheckpointError: Anything is missing, damaged, or of an unknown format.
+    """
+    try:
+        manifest: dict[str, Any] = json.loads((folder / "manifest.json").read_text())
+        digests = dict(manifest["digests"])
+        format_ = manifest["format"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise CheckpointError(
+            f"{folder}: is no checkpoint, or its manifest is damaged. Use another checkpoint."
+        ) from None
+    if format_ != FORMAT:
+        raise CheckpointError(
+            f"{folder}: has format {format_!r}, this version reads {FORMAT}. Use the version that "
+            "wrote it."
+        )
+    wrong = [name for name in FILES if _digest_or_none(folder / name) != digests.get(name)]
+    if wrong:
+        raise CheckpointError(
+            f"{folder}: {', '.join(wrong)} missing or changed since written. Use another one."
+        )
+    return manifest
+
+
+def restore(
+    folder: Path, model: Model, dense: Optimizer, sparse: SparseOptimizer
+) -> dict[str, Any]:
+    """Put a checkpoint into a model and its optimizers, in place, with the random state.
+
+    Returns:
+        The trainer's own values.
+
+    Raises:
+        CheckpointError: It is damaged or belongs to another schema or model.
+    """
+    manifest = read_manifest(folder)
+    load_weights(folder, model)
+    tensors = read_tensors(folder / "optimizer.safetensors")
+    torch.set_rng_state(tensors.pop("random/cpu"))
+    if "random/cuda" in tensors:
+        cuda = tensors.pop("random/cuda")
+        if torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda)
+    with torch.no_grad():
+        for name, tensor in sparse_state_views(sparse).items():
+            tensor.copy_(tensors[f"sparse/{name}"])
+    _load_dense_state(dense, _parameter_names(model), tensors)
+    state: dict[str, Any] = manifest["state"]
+    return state
+
+
+def load_weights(folder: Path, model: Model) -> None:
+    """Put a checkpoint's weights into a model of the same schema and config, in place.
+
+    Raises:
+        CheckpointError: It is damaged or belongs to another schema or model.
+    """
+    manifest = read_manifest(folder)
+    if manifest["schema"] != schema_digest(model):
+        raise CheckpointError(
+            f"{folder}: was trained with another schema. Resume with the run's own run.yaml, or "
+            "set training.warm_start to start a new run from these weights."
+        )
+    for name, current in (
+        ("network.safetensors", network_tensors(model)),
+        ("tables.safetensors", table_tensors(model)),
+    ):
+        stored = read_tensors(folder / name)
+        problems = [
+            f"{key} is {tuple(stored[key].shape) if key in stored else 'missing'} there and "
+            f"{tuple(current[key].shape) if key in current else 'unknown'} here"
+            for key in sorted(stored.keys() | current.keys())
+            if key not in stored or key not in current or stored[key].shape != current[key].shape
+        ]
+        if problems:
+            shown = "; ".join(problems[:5]) + (" ..." if problems[5:] else "")
+            raise CheckpointError(f"{folder}: belongs to another model: {shown}.")
+        with torch.no_grad():
+            for key, tensor in current.items():
+                tensor.copy_(stored[key])
+
+
+def network_tensors(model: Model) -> dict[str, Tensor]:
+    """Give the network's parameters and buffers by name."""
+    return {name: value.contiguous() for name, value in model.network.state_dict().items()}
+
+
+def table_tensors(model: Model) -> dict[str, Tensor]:
+    """Give the tables by logical name, and the numeric statistics."""
+    numeric = model.embedder.numeric.state_dict()
+    return {**model.embedder.tables(), **{NUMERIC + name: value for name, value in numeric.items()}}
+
+
+def optimizer_tensors(model: Model, dense: Optimizer, sparse: SparseOptimizer) -> dict[str, Tensor]:
+    """Give both optimizers' states and the random state, by name."""
+    tensors = {f"sparse/{name}": value for name, value in sparse_state_views(sparse).items()}
+    for parameter, name in _parameter_names(model).items():
+        for key, value in dense.state.get(parameter, {}).items():
+            tensors[f"dense/{name}/{key}"] = value.contiguous()
+    tensors["random/cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors["random/cuda"] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def sparse_state_views(sparse: SparseOptimizer) -> dict[str, Tensor]:
+    """Give the sparse optimizer's state by table, as views that may be written."""
+    return {
+        f"{table}/{key}": group.rows_of(table, value)
+        for group, state in zip(sparse.groups, sparse.states, strict=True)
+        for key, value in state.items()
+        for table in group.sizes
+    }
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}). Use another checkpoint."
+        ) from None
+
+
+def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Give the shapes in a safetensors file without reading the tensors."""
+    with safe_open(path, framework="pt") as opened:
+        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
+
+
+def schema_digest(model: Model) -> str:
+    """Give the sha256 that says which features, roles and tasks a model was built for."""
+    text = json.dumps(model.schema.digest_values(), sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """Give the sha256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_or_none(path: Path) -> str | None:
+    try:
+        return file_digest(path)
+    except OSError:
+        return None
+
+
+def _parameter_names(model: Model) -> dict[Tensor, str]:
+    return {parameter: name for name, parameter in model.network.named_parameters()}
+
+
+def _load_dense_state(
+    dense: Optimizer, names: Mapping[Tensor, str], tensors: Mapping[str, Tensor]
+) -> None:
+    found: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("dense/"):
+            name, _, part = key.removeprefix("dense/").rpartition("/")
+            found.setdefault(name, {})[part] = value
+    for parameter, name in names.items():
+        if name in found:
+            # A fused AdamW counts its steps beside the parameter.
+            dense.state[parameter] = {k: v.to(parameter.device) for k, v in found[name].items()}
+
+
+def _sync(path: Path) -> None:
+    """Have the system write a file or folder to its disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

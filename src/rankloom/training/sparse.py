@@ -1,0 +1,146 @@
+"""Optimizers of tables: equal rows are summed, and only rows that were used are touched.
+
+Shapes: V looked-up rows, U distinct ones, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rankloom.embedding import FusedTables, Lookup
+from rankloom.errors import ConfigError, did_you_mean, join_problems
+from rankloom.ops.segment import sum_by_id
+from rankloom.training.config import RowwiseAdagradConfig, SparseAdamConfig, TableOptimizerConfig
+
+
+class SparseOptimizer:
+    """Base of the table optimizers: dedupes, scales and applies; subclasses give the step.
+
+    Args:
+        groups: The embedder's groups of tables.
+        config: Learning rate and decay, per table where stated.
+
+    Raises:
+        ConfigError: The config names a table that does not exist.
+    """
+
+    def __init__(self, groups: Sequence[FusedTables], config: Any) -> None:
+        self.groups = list(groups)
+        self.config = config
+        self.lr_factor = 1.0
+        known = [name for group in self.groups for name in group.sizes]
+        problems = [
+            f"training.sparse.tables.{name}: no table has this name.{did_you_mean(name, known)}"
+            for name in config.tables
+            if name not in known
+        ]
+        if problems:
+            raise ConfigError(join_problems(problems, where="run file" if problems[1:] else ""))
+        self.states = [self.new_state(group) for group in self.groups]
+        self._rates = [self._per_table(group) for group in self.groups]
+
+    def new_state(self, group: FusedTables) -> dict[str, Tensor]:
+        """Give a group's optimizer state: tensors with one entry per row."""
+        raise NotImplementedError
+
+    def update(self, state: dict[str, Tensor], rows: Tensor, gradient_UD: Tensor) -> Tensor:
+        """Advance the state of the used rows and give (U, D) what to subtract, at rate 1."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def step(self, lookups: Sequence[Lookup]) -> None:
+        """Apply the gradients of the looked-up vectors, if they have any."""
+        for number, group in enumerate(self.groups):
+            used = [one for one in lookups if one.tables is group and one.vectors.grad is not None]
+            if not used:
+                continue
+            rows = torch.cat([one.rows for one in used]) if used[1:] else used[0].rows
+            gradients: list[Tensor] = [one.vectors.grad for one in used]  # type: ignore[misc]
+            gradient = torch.cat(gradients) if used[1:] else gradients[0]
+            rows, gradient_UD = sum_by_id(rows, gradient)
+            delta_UD = self.update(self.states[number], rows, gradient_UD)
+            lr, decay = self._rates_of(number, rows)
+            if decay is not None:
+                group.weight[rows] *= 1 - lr * self.lr_factor * decay
+            group.weight.index_add_(0, rows, delta_UD.mul_(lr * -self.lr_factor))
+
+    def _per_table(self, group: FusedTables) -> tuple[Any, Any, Tensor | None]:
+        """Give (lr, decay, first rows): numbers, or one value per table when they differ."""
+        default = TableOptimizerConfig()
+        own = [self.config.tables.get(name, default) for name in group.sizes]
+        lrs = [one.lr or self.config.lr for one in own]
+        decays = [
+            self.config.weight_decay if one.weight_decay is None else one.weight_decay
+            for one in own
+        ]
+        if len(set(lrs)) == len(set(decays)) == 1:
+            return lrs[0], decays[0], None
+        starts = torch.tensor(list(group.offsets.values()))
+        return torch.tensor(lrs), torch.tensor(decays), starts
+
+    def _rates_of(self, number: int, rows: Tensor) -> tuple[Any, Any]:
+        lr, decay, starts = self._rates[number]
+        if starts is None:
+            return lr, decay or None
+        table = torch.bucketize(rows, starts.to(rows.device), right=True) - 1
+        decay = decay.to(rows.device)[table].unsqueeze(1) if bool(decay.any()) else None
+        return lr.to(rows.device)[table].unsqueeze(1), decay
+
+
+class RowwiseAdagrad(SparseOptimizer):
+    """w -= lr * g / (sqrt(sum of mean(g^2)) + eps), one accumulator a row."""
+
+    config: RowwiseAdagradConfig
+
+    def new_state(self, group: FusedTables) -> dict[str, Tensor]:
+        """One accumulator a row."""
+        start = self.config.initial_accumulator
+        return {"accumulator": torch.full((len(group.weight),), start, device=group.weight.device)}
+
+    def update(self, state: dict[str, Tensor], rows: Tensor, gradient_UD: Tensor) -> Tensor:
+        """Add mean(g^2) to the rows' accumulators; give g over their root."""
+        accumulator = state["accumulator"]
+        grown = accumulator[rows] + gradient_UD.square().mean(dim=1)
+        accumulator[rows] = grown
+        return gradient_UD / (grown.sqrt() + self.config.eps).unsqueeze(1)
+
+
+class SparseAdam(SparseOptimizer):
+    """Adam with its own step count for each row, so that a rare row's means are corrected too."""
+
+    config: SparseAdamConfig
+
+    def new_state(self, group: FusedTables) -> dict[str, Tensor]:
+        """Two means for each number of a row, and how often the row was used."""
+        weight = group.weight
+        return {
+            "mean": torch.zeros_like(weight),
+            "square": torch.zeros_like(weight),
+            "uses": torch.zeros(len(weight), device=weight.device),
+        }
+
+    def update(self, state: dict[str, Tensor], rows: Tensor, gradient_UD: Tensor) -> Tensor:
+        """Advance both means of the used rows; give the corrected step."""
+        beta1, beta2 = self.config.betas
+        uses = state["uses"][rows] + 1
+        state["uses"][rows] = uses
+        mean = state["mean"][rows].lerp_(gradient_UD, 1 - beta1)
+        state["mean"][rows] = mean
+        square = state["square"][rows].lerp_(gradient_UD.square(), 1 - beta2)
+        state["square"][rows] = square
+        correction1 = (1 - torch.pow(beta1, uses)).unsqueeze(1)
+        correction2 = (1 - torch.pow(beta2, uses)).unsqueeze(1)
+        return (mean / correction1) / ((square / correction2).sqrt_() + self.config.eps)
+
+
+def sparse_optimizer(groups: Sequence[FusedTables], config: Any) -> SparseOptimizer:
+    """Build the optimizer that a config asks for."""
+    kinds: dict[str, type[SparseOptimizer]] = {
+        "rowwise_adagrad": RowwiseAdagrad,
+        "adam": SparseAdam,
+    }
+    return kinds[config.kind](groups, config)

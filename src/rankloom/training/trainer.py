@@ -1,0 +1,311 @@
+"""The training loop: steps, log, evaluation, checkpoints, in this order."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+
+from rankloom.data.batch import Batch
+from rankloom.data.reader import LogReader
+from rankloom.errors import ConfigError
+from rankloom.evaluation import Evaluation
+from rankloom.evaluation.result import LOWER_IS_BETTER
+from rankloom.losses import Loss, LossValues
+from rankloom.models import Model
+from rankloom.models.cost import training_flops
+from rankloom.models.precision import autocast_for, choose_device, choose_precision, matmul_rate
+from rankloom.schema import BinaryTask
+from rankloom.training.checkpoint import Checkpoints, restore
+from rankloom.training.config import EarlyStoppingConfig, TrainingConfig
+from rankloom.training.hooks import Hook, StepRecord
+from rankloom.training.optimizer import dense_optimizer, lr_factor
+from rankloom.training.sparse import sparse_optimizer
+from rankloom.training.step import StepResult, train_step
+
+
+@dataclass
+class TrainerState:
+    """What a resumed training must know beside weights, optimizers and random state."""
+
+    step: int = 0
+    """Steps made."""
+    epoch: int = 0
+    """Epoch under way, counted from 0."""
+    position: int = 0
+    """Requests of it that are done."""
+    best_value: float | None = None
+    """Best validation metric so far."""
+    best_step: int = 0
+    """When it was reached."""
+    evaluations_without_gain: int = 0
+    """Evaluations since then."""
+    is_finished: bool = False
+    """Whether nothing is left to train."""
+
+
+@dataclass(frozen=True)
+class TrainOutcome:
+    """How a training ended."""
+
+    state: TrainerState
+    """Where it stands."""
+    is_interrupted: bool
+    """Whether Ctrl-C ended it."""
+    checkpoint: Path
+    """The last checkpoint."""
+    evaluation: Evaluation | None
+    """The last evaluation on the validation log."""
+
+
+@dataclass
+class _Window:
+    """Sums since the last record of the log; tensors, so that no step waits for the device."""
+
+    losses: LossValues | None = None
+    grad_norm: torch.Tensor | None = None
+    steps: int = 0
+    rows: int = 0
+    began: float = field(default_factory=time.perf_counter)
+
+    def add(self, result: StepResult, num_rows: int) -> None:
+        losses = result.losses
+        if self.losses is not None:
+            losses = LossValues(
+                self.losses.total + losses.total,
+                {name: self.losses.tasks[name] + value for name, value in losses.tasks.items()},
+                {n: self.losses.auxiliary[n] + value for n, value in losses.auxiliary.items()},
+            )
+        self.losses, self.grad_norm = losses, result.grad_norm
+        self.steps += 1
+        self.rows += num_rows
+
+
+class Trainer:
+    """Trains a model on a log.
+
+    Args:
+        model: What is trained; moved to the device.
+        config: How.
+        reader: The training log.
+        folder: The run folder; `checkpoints/` stands in it.
+        hooks: Are told what happens; given the step that training starts from.
+        evaluate: Evaluates the validation log, or none.
+
+    Raises:
+        ConfigError: Device, precision or early stopping cannot be had.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        config: TrainingConfig,
+        reader: LogReader,
+        folder: Path,
+        *,
+        hooks: Callable[[int], Sequence[Hook]] = lambda _: (),
+        evaluate: Callable[[], Evaluation] | None = None,
+    ) -> None:
+        if config.early_stopping and evaluate is None:
+            raise ConfigError(
+                "training.early_stopping: needs a validation log. Set data.valid or leave it out."
+            )
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        self.model = model.to(self.device).train()
+        self.config = config
+        self.reader = reader
+        self.make_hooks = hooks
+        self.evaluate = evaluate
+        self.loss_fn = Loss(model.schema, auxiliary_weights=model.network.auxiliary_weights)
+        self.dense = dense_optimizer(model.network, config.dense)
+        self.sparse = sparse_optimizer(model.embedder.table_groups(), config.sparse)
+        self.checkpoints = Checkpoints(folder / "checkpoints")
+        self.state = TrainerState()
+        self.metric = monitored_metric(model, config.early_stopping)
+        self.autocast = autocast_for(self.precision, self.device)
+        self.total_steps = config.epochs * -(-reader.num_rows // config.batch_size)
+        self.peak = matmul_rate(self.precision, self.device)
+        self.flops_per_row = 0.0
+
+    def resume(self) -> bool:
+        """Put the last checkpoint in place; give whether there is one."""
+        folder = self.checkpoints.path("last")
+        if folder is None:
+            return False
+        self.state = TrainerState(**restore(folder, self.model, self.dense, self.sparse))
+        return True
+
+    def run(self) -> TrainOutcome:
+        """Train until the last epoch, early stopping or Ctrl-C; a checkpoint stands at the end."""
+        hooks = self.make_hooks(self.state.step)
+        evaluation: Evaluation | None = None
+        if self.state.step == 0:
+            torch.manual_seed(self.config.seed)
+        try:
+            with _interrupt_flag() as is_interrupted:
+                while not self.state.is_finished and not is_interrupted():
+                    if self._train_epoch(hooks, is_interrupted):
+                        evaluation = self._end_epoch(hooks) or evaluation
+                checkpoint = self.checkpoints.path("last")
+                if checkpoint is None or not self.state.is_finished:
+                    checkpoint = self._save()
+                return TrainOutcome(self.state, is_interrupted(), checkpoint, evaluation)
+        finally:
+            for hook in hooks:
+                hook.close()
+
+    def _train_epoch(self, hooks: Sequence[Hook], is_interrupted: Callable[[], bool]) -> bool:
+        """Make the epoch's remaining steps; give whether it came to its end."""
+        config, state = self.config, self.state
+        window = _Window()
+        # From the generator's `with` the reading threads end with the loop, however it ends.
+        with self.reader.batches(state.epoch, state.position) as batches:
+            for batch, position in batches:
+                batch = batch.to(self.device)
+                if not self.flops_per_row:
+                    self.flops_per_row = training_flops(self.model, self.loss_fn, batch)
+                window.add(self._step(batch), batch.num_rows)
+                state.step += 1
+                state.position = position
+                if window.steps == config.log_every_steps:
+                    window = self._log(hooks, window)
+                if config.checkpoint_every_steps and not state.step % config.checkpoint_every_steps:
+                    window = self._log(hooks, window)
+                    self._save()
+                    window.began = time.perf_counter()
+                if is_interrupted():
+                    break
+            else:
+                self._log(hooks, window)
+                return True
+        self._log(hooks, window)
+        return False
+
+    def _step(self, batch: Batch) -> StepResult:
+        factor = lr_factor(self.config.schedule, self.state.step, self.total_steps)
+        for group in self.dense.param_groups:
+            group["lr"] = self.config.dense.lr * factor
+        self.sparse.lr_factor = factor
+        return train_step(
+            self.model.embedder,
+            self.model.network,
+            self.loss_fn,
+            batch,
+            dense=self.dense,
+            sparse=self.sparse,
+            max_grad_norm=self.config.max_grad_norm,
+            autocast=self.autocast,
+        )
+
+    def _end_epoch(self, hooks: Sequence[Hook]) -> Evaluation | None:
+        """Evaluate, decide whether to go on, and save."""
+        state, config = self.state, self.config
+        state.epoch += 1
+        state.position = 0
+        state.is_finished = state.epoch >= config.epochs
+        evaluation = None
+        is_best = self.evaluate is None
+        if self.evaluate and (state.is_finished or not state.epoch % config.evaluate_every_epochs):
+            evaluation = self.evaluate()
+            self.model.train()
+            for hook in hooks:
+                hook.on_evaluation(evaluation, step=state.step)
+            is_best = self._compare(evaluation.value(self.metric))
+            stopping = config.early_stopping
+            if stopping and state.evaluations_without_gain >= stopping.patience:
+                state.is_finished = True
+        self._save(best=is_best)
+        return evaluation
+
+    def _compare(self, value: float) -> bool:
+        """Note a validation metric; give whether it is the best so far."""
+        state = self.state
+        lower = self.metric.rpartition("/")[2] in LOWER_IS_BETTER
+        best = state.best_value
+        if best is None or (value < best if lower else value > best):
+            state.best_value, state.best_step = value, state.step
+            state.evaluations_without_gain = 0
+            return True
+        state.evaluations_without_gain += 1
+        return False
+
+    def _log(self, hooks: Sequence[Hook], window: _Window) -> _Window:
+        """Tell the hooks the means of a window; give a new one."""
+        if window.losses is None:
+            return window
+        elapsed = time.perf_counter() - window.began
+        rows_per_s = window.rows / elapsed
+        flops_per_s = rows_per_s * self.flops_per_row
+        record = StepRecord(
+            step=self.state.step,
+            epoch=self.state.epoch,
+            progress=self.state.position / max(1, self.reader.num_requests),
+            losses={name: float(v) / window.steps for name, v in window.losses.tasks.items()},
+            auxiliary={n: float(v) / window.steps for n, v in window.losses.auxiliary.items()},
+            lr_dense=self.dense.param_groups[0]["lr"],
+            lr_sparse=self.config.sparse.lr * self.sparse.lr_factor,
+            grad_norm=None if window.grad_norm is None else float(window.grad_norm),
+            rows_per_s=rows_per_s,
+            flops_per_s=flops_per_s,
+            matmul_share=flops_per_s / self.peak,
+        )
+        for hook in hooks:
+            hook.on_step(record)
+        return _Window()
+
+    def _save(self, *, best: bool = False) -> Path:
+        return self.checkpoints.save(
+            self.model,
+            self.dense,
+            self.sparse,
+            step=self.state.step,
+            state=asdict(self.state),
+            best=best,
+        )
+
+
+def monitored_metric(model: Model, stopping: EarlyStoppingConfig | None) -> str:
+    """Give the `task/metric` that decides which checkpoint is the best.
+
+    Raises:
+        ConfigError: Early stopping names a task that does not exist.
+    """
+    tasks = model.schema.tasks
+    if stopping and stopping.metric:
+        if stopping.metric.rpartition("/")[0] not in tasks:
+            raise ConfigError(
+                f"training.early_stopping.metric: must read task/metric with a task of "
+                f"{', '.join(tasks)}. Got {stopping.metric!r}."
+            )
+        return stopping.metric
+    first = next(iter(tasks))
+    return f"{first}/{'auc' if isinstance(tasks[first], BinaryTask) else 'mean_absolute_error'}"
+
+
+@contextmanager
+def _interrupt_flag() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C into a flag that steps look at; a second one raises."""
+    caught: list[int] = []
+
+    def handler(number: int, _: FrameType | None) -> Any:
+        if caught:
+            raise KeyboardInterrupt
+        caught.append(number)
+
+    try:
+        previous = signal.signal(signal.SIGINT, handler)
+    except ValueError:  # not in the main thread, as in some notebooks
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(caught)
+    finally:
+        signal.signal(signal.SIGINT, previous)
