@@ -28,8 +28,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-GENERATOR_VERSION = 1
-"""Part of the cache key: a log of another version is written again."""
+GENERATOR = hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:16]
+"""Part of the cache key: after any change of this file, a log is written again."""
 
 NUM_SPARSE, NUM_DENSE = 26, 13
 CARDINALITIES = tuple(round(10 ** (1 + 5 * i / (NUM_SPARSE - 1))) for i in range(NUM_SPARSE))
@@ -81,7 +81,7 @@ def write_log(folder: Path, *, num_rows: int, seed: int, valid_rows: int) -> Log
         valid_rows: Rows of `valid.parquet`, from the same distribution.
     """
     settings = {
-        "version": GENERATOR_VERSION,
+        "generator": GENERATOR,
         "num_rows": num_rows,
         "valid_rows": valid_rows,
         "seed": seed,

@@ -86,12 +86,8 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
 def _call(options: Mapping[str, Any], device: torch.device, precision: Any) -> Callable[[], None]:
     tokens, dim = options["num_tokens"], options["dim"]
-    layout = Layout(
-        features={}, tokens=TokenLayout(gives="tokens", num_candidate=tokens, dim=dim)
-    )
-    config = TokenMixerLargeConfig(
-        num_layers=options["num_layers"], expansion=options["expansion"]
-    )
+    layout = Layout(features={}, tokens=TokenLayout(gives="tokens", num_candidate=tokens, dim=dim))
+    config = TokenMixerLargeConfig(num_layers=options["num_layers"], expansion=options["expansion"])
     generator = torch.Generator().manual_seed(0)
     network = TokenMixerLarge(config, layout, generator=generator).to(device)
     x = torch.randn(options["batch"], tokens, dim, generator=generator).to(device)

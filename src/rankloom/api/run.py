@@ -12,13 +12,17 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from rankloom.atomic import write_text
 from rankloom.config import Config, apply_overrides, read_yaml, validation_problems
+from rankloom.config.problems import either
 from rankloom.errors import ConfigError, did_you_mean, join_problems
 from rankloom.evaluation import EvaluationConfig
 from rankloom.models import ModelConfig
 from rankloom.schema import AnyFeature, AnyTask, Roles, Schema
 from rankloom.training import TrainingConfig
 
-Files = str | Annotated[tuple[str, ...], Field(min_length=1)]
+Files = Annotated[
+    str | Annotated[tuple[str, ...], Field(min_length=1)],
+    either("a path or a list of paths"),
+]
 """A path or glob, or several."""
 
 

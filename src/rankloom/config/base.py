@@ -45,7 +45,7 @@ class Config(BaseModel):
     @classmethod
     def _lists_are_tuples(cls, value: Any) -> Any:
         # YAML has lists only; a strict tuple field would refuse them.
-        return tuple(value) if isinstance(value, list) else value
+        return _with_tuples(value)
 
     @model_validator(mode="wrap")
     @classmethod
@@ -62,17 +62,28 @@ class Config(BaseModel):
         return self.model_dump(mode="json", by_alias=True)
 
     def digest(self) -> str:
-        """Give the sha256 of the resolved values: the identity of what they describe."""
-        text = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
+        """Give the sha256 of the resolved values: the identity of what they describe.
+
+        The order of a mapping's keys counts: models see features in the order of the run file.
+        """
+        text = json.dumps(self.to_dict(), separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _with_tuples(value: Any) -> Any:
+    if isinstance(value, list):
+        return tuple(map(_with_tuples, value))
+    if isinstance(value, dict):
+        return {key: _with_tuples(one) for key, one in value.items()}
+    return value
 
 
 def _with_hint(one: dict[str, Any], model: type[BaseModel]) -> InitErrorDetails:
     """Rebuild an error's details, with the nearest known key for an unknown one."""
     kind, location = one["type"], one["loc"]
     if kind == "extra_forbidden" and len(location) == 1:
-        hint = did_you_mean(str(location[0]), model.model_fields)
-        hint = hint or f" Known: {', '.join(sorted(model.model_fields))}."
+        known = sorted(field.alias or name for name, field in model.model_fields.items())
+        hint = did_you_mean(str(location[0]), known) or f" Known: {', '.join(known)}."
         kind = PydanticCustomError("unknown_key", "{message}", {"message": f"unknown key.{hint}"})
     elif kind in {"unknown_key", "problem"}:
         kind = PydanticCustomError(kind, "{message}", one["ctx"])

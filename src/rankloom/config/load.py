@@ -17,11 +17,20 @@ MAX_BYTES = 4 * 2**20
 class _Loader(yaml.SafeLoader):
     """Safe loader that refuses a key given twice, and reads `1e-3` as a number."""
 
+    def __init__(self, stream: str) -> None:
+        super().__init__(stream)
+        # Without it an alias may stand within what it names, and no walk over the values ends.
+        self.deep_construct = True
+
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[object] = set()
         for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
             key = self.construct_object(key_node, deep=True)
-            if isinstance(key, Hashable) and key in seen:
+            if not isinstance(key, Hashable):
+                continue  # refused below, with its line
+            if key in seen:
                 line = key_node.start_mark.line + 1
                 raise ConfigError(f"line {line}: key {key!r} is given twice. Remove one.")
             seen.add(key)
@@ -47,16 +56,8 @@ def parse_yaml(text: str, *, where: str) -> dict[str, Any]:
         ConfigError: The text is no YAML, no mapping, or gives a key twice.
     """
     if len(text) > MAX_BYTES:
-        raise ConfigError(f"{where}: is larger than {MAX_BYTES} bytes. A run file is a few pages.")
-    try:
-        values = yaml.load(text, Loader=_Loader)  # noqa: S506 (derives from SafeLoader)
-    except ConfigError as error:
-        raise ConfigError(f"{where}: {error}") from None
-    except (yaml.YAMLError, RecursionError) as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}" if mark else ""
-        problem = getattr(error, "problem", None) or type(error).__name__
-        raise ConfigError(f"{where}{line}: is not YAML ({problem}). Mend the syntax.") from None
+        raise ConfigError(_too_large(where))
+    values = _load(text, where=where)
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise ConfigError(f"{where}: must be a mapping of names to values. Got {_kind(values)}.")
     return values
@@ -69,6 +70,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         ConfigError: The file cannot be read, or `parse_yaml` refuses its text.
     """
     try:
+        if path.stat().st_size > MAX_BYTES:
+            raise ConfigError(_too_large(str(path)))
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
@@ -103,7 +106,7 @@ def apply_overrides(
         if isinstance(target.get(last), dict) and isinstance(value, dict):
             target[last] = {**target[last], **value}
         else:
-            target[last] = value
+            target[last] = _copy(value) if isinstance(value, dict) else value
     return result
 
 
@@ -111,10 +114,27 @@ def _parse_pair(text: str) -> tuple[str, Any]:
     path, found, value = text.partition("=")
     if not found or not path.strip():
         raise ConfigError(f"--set {text}: must read path.to.key=value.")
+    return path.strip(), _load(value, where=f"--set {text}")
+
+
+def _load(text: str, *, where: str) -> Any:
+    """Construct plain values of YAML; every way in which that fails is a `ConfigError`."""
     try:
-        return path.strip(), yaml.load(value, Loader=_Loader)  # noqa: S506
-    except yaml.YAMLError:
-        raise ConfigError(f"--set {text}: the value is not YAML. Quote it.") from None
+        return yaml.load(text, Loader=_Loader)  # noqa: S506 (derives from SafeLoader)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
+    except (yaml.YAMLError, RecursionError) as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}" if mark else ""
+        problem = getattr(error, "problem", None) or type(error).__name__
+        raise ConfigError(f"{where}{line}: is not YAML ({problem}). Mend the syntax.") from None
+    except ValueError as error:
+        # A date such as 2026-13-45, or a whole number of thousands of digits.
+        raise ConfigError(f"{where}: a value cannot be read ({error}). Quote it.") from None
+
+
+def _too_large(where: str) -> str:
+    return f"{where}: is larger than {MAX_BYTES} bytes. A run file is a few pages."
 
 
 def _copy(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 from pydantic_core import PydanticCustomError
 
 EXPECTED = {
@@ -32,6 +32,22 @@ def problem(message: str) -> PydanticCustomError:
     """Make the error by which a validator refuses a value, with its message kept as it is."""
     template = "{message}"  # noqa: RUF027 (pydantic fills it in)
     return PydanticCustomError("problem", template, {"message": message})
+
+
+def either(expected: str) -> WrapValidator:
+    """Annotate a union of types, so that a wrong value is one problem and not one per type.
+
+    Args:
+        expected: What the value must be, such as `a whole number or a text`.
+    """
+
+    def check(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            return handler(value)
+        except ValidationError:
+            raise problem(f"must be {expected}. Got {value!r}.") from None
+
+    return WrapValidator(check)
 
 
 def validation_problems(error: ValidationError, *, path: str = "") -> list[str]:

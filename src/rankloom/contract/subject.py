@@ -55,7 +55,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "global_token": True,
     },
     "per_feature": {"token_dim": 24},
-    "shared_bottom": {"tower_hidden_dims": (8,)},
+    "shared_bottom": {"hidden_dims": (8,)},
 }
 """Config values that keep the contract quick, and those that have no default."""
 
@@ -161,7 +161,7 @@ class Subject:
         """Give the architecture's own module in a tiny model."""
         network = model.network
         if self.slot == "sequence":
-            return network.encoders["history"]  # type: ignore[no-any-return]
+            return network.encoders["history_history"]  # type: ignore[no-any-return]
         return getattr(network, self.slot)  # type: ignore[no-any-return]
 
     def batch(

@@ -182,7 +182,7 @@ class LogReader:
                 if is_stopped():
                     return
                 piece = batch.slice(at, size - held)
-                parts.append(self.decoder.decode(piece, origin))
+                parts.append(self.decoder.decode(piece, origin.moved(at)))
                 at += len(piece)
                 held += len(piece)
                 if held == size:

@@ -89,14 +89,14 @@ class Embedder(nn.Module):
         self.sets = {MAIN_SET: config.embedding_dim, **(sets or {})}
         self.ids = ids
         self.length_multiple = dict(length_multiple or {})
-        self.numeric = nn.ModuleDict(
-            {
-                name: numeric_encoder(name, feature, statistics.get(name))
-                for name, feature in schema.dense.items()
-            }
-        )
+        self._numeric = {
+            name: numeric_encoder(name, feature, statistics.get(name))
+            for name, feature in schema.dense.items()
+        }
+        # A prefix, because a feature may be called what a module dictionary calls its methods.
+        self.numeric = nn.ModuleDict({f"feature_{n}": one for n, one in self._numeric.items()})
         sizes = dict(table_sizes)
-        for name, encoder in self.numeric.items():
+        for name, encoder in self._numeric.items():
             if isinstance(encoder, QuantileEncoder):
                 sizes[name] = encoder.num_embeddings
         self._check_tables(sizes)
@@ -182,7 +182,7 @@ class Embedder(nn.Module):
         for name, events in batch.sequences.items():
             for column, values in events.columns.items():
                 ids[f"{name}.{column}"] = values
-        for name, encoder in self.numeric.items():
+        for name, encoder in self._numeric.items():
             if isinstance(encoder, QuantileEncoder):
                 ids[name] = encoder(batch.numbers[name])
         return ids
@@ -195,7 +195,7 @@ class Embedder(nn.Module):
                 if key in found:
                     features[key] = self._pool(name, batch.ids.get(name), found[key])
                 elif name in batch.numbers and embedding_set == MAIN_SET:
-                    features[key] = self.numeric[name](batch.numbers[name])
+                    features[key] = self._numeric[name](batch.numbers[name])
                 elif name in batch.vectors and embedding_set == MAIN_SET:
                     features[key] = batch.vectors[name]
         return features
@@ -245,7 +245,7 @@ class Embedder(nn.Module):
         columns = [(c.feature, c.name, c.table) for c in self.schema.id_columns()]
         columns += [
             (name, None, name)
-            for name, encoder in self.numeric.items()
+            for name, encoder in self._numeric.items()
             if isinstance(encoder, QuantileEncoder)
         ]
         for embedding_set in self.sets:
@@ -279,8 +279,8 @@ class Embedder(nn.Module):
     def _width_of(self, name: str, embedding_set: str) -> int:
         if name in self.schema.sparse:
             return self._dim_of(self.schema.sparse[name].table or name, embedding_set)
-        if name in self.numeric:
-            if isinstance(self.numeric[name], QuantileEncoder):
+        if name in self._numeric:
+            if isinstance(self._numeric[name], QuantileEncoder):
                 return self._dim_of(name, embedding_set)
             return 1 if embedding_set == MAIN_SET else 0
         if name in self.schema.vectors and embedding_set == MAIN_SET:

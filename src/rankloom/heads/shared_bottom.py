@@ -3,8 +3,8 @@
 Paper: Caruana, "Multitask Learning", Machine Learning 28, 1997, doi:10.1023/A:1007379606734.
 Layer: y_k = w_k tower_k(bottom(x)) + b_k for task k.
 Differs from the paper: the bottom is empty by default, as the interaction is shared already.
-Cost: bottom + K * (tower + last + 1) parameters; bottom_products + K * (tower_products + last) multiply-adds per row.
-Shapes: B rows, K tasks, D width of the readout, last width of a tower's last hidden layer.
+Cost: P + Q + K * (S + U + 1) parameters; P + K * S multiply-adds per row.
+Shapes: B rows, K tasks; P, Q the bottom's matrices and offsets, S, U a tower's.
 """
 
 from __future__ import annotations
@@ -61,17 +61,16 @@ class SharedBottom(nn.Module):
             self.towers[f"task_{task}"] = nn.Sequential(tower, logit)
 
     def cost_letters(self) -> dict[str, int]:
-        """Give tasks, and sizes of bottom and tower, which the `Cost:` line names."""
-        norms = 0 if self.config.norm == "none" else 2
+        """Give tasks, and the sizes of bottom and tower that the header names."""
+        per_width = 1 if self.config.norm == "none" else 3
         bottom = (self.in_dim, *self.config.shared_dims)
         tower = (bottom[-1], *self.config.hidden_dims)
         return {
             "K": len(self.tasks),
-            "bottom_products": _products(bottom),
-            "bottom": _products(bottom) + (1 + norms) * sum(bottom[1:]),
-            "tower_products": _products(tower),
-            "tower": _products(tower) + (1 + norms) * sum(tower[1:]),
-            "last": tower[-1],
+            "P": _products(bottom),
+            "Q": per_width * sum(bottom[1:]),
+            "S": _products((*tower, 1)),
+            "U": per_width * sum(tower[1:]),
         }
 
     def forward(self, stack: Stack, inputs: Inputs) -> dict[str, Tensor]:

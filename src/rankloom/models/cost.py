@@ -91,7 +91,9 @@ def model_cost(model: Model) -> ModelCost:
     counter = _PartCounter(batch.num_rows)
     network = model.network
     parts: dict[str, nn.Module] = {"embedder": model.embedder}
-    parts |= {f"sequence {name}": encoder for name, encoder in network.encoders.items()}
+    parts |= {
+        f"sequence {name}": network.encoders[f"history_{name}"] for name in network.layout.sequences
+    }
     parts |= {
         "tokenization": network.tokenization,
         "interaction": network.interaction,

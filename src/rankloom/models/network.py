@@ -41,7 +41,9 @@ class Network(nn.Module):
     ) -> None:
         super().__init__()
         self.layout = layout
-        self.encoders: Any = nn.ModuleDict(encoders)
+        # Prefixes, because a sequence or a task may be called what a module dictionary calls its
+        # methods, such as `items`.
+        self.encoders: Any = nn.ModuleDict({f"history_{n}": one for n, one in encoders.items()})
         self.tokenization: Any = tokenization
         self.interaction: Any = interaction
         self.head: Any = head
@@ -49,7 +51,7 @@ class Network(nn.Module):
             {
                 f"after_{layer}": nn.ModuleDict(
                     {
-                        task: linear(self.interaction.out_dim, 1, generator=generator)
+                        f"task_{task}": linear(self.interaction.out_dim, 1, generator=generator)
                         for task in layout.tasks
                     }
                 )
@@ -79,8 +81,8 @@ class Network(nn.Module):
         if self.training:
             for name, towers in self.towers.items():
                 readout = stack.readout(int(name.removeprefix("after_")))
-                for task, tower in towers.items():
-                    auxiliary[f"{name}/{task}"] = tower(readout).squeeze(1)
+                for task in self.layout.tasks:
+                    auxiliary[f"{name}/{task}"] = towers[f"task_{task}"](readout).squeeze(1)
         return Output(self.head(stack, rows), auxiliary)
 
     def _door(self, inputs: Inputs) -> Inputs:
@@ -117,7 +119,8 @@ class Network(nn.Module):
     def _read_histories(self, rows: Inputs) -> dict[str, Tensor]:
         """Give each sequence's tokens side by side: (B, n * D)."""
         read = {}
-        for name, encoder in self.encoders.items():
+        for name in self.layout.sequences:
+            encoder = self.encoders[f"history_{name}"]
             history, layout = rows.sequences[name], self.layout.sequences[name]
             candidate = None
             if encoder.reads_candidate:

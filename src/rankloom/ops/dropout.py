@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankloom.ops.rows import as_rows, memory_order, row_chunks
+from rankloom.ops.rows import as_rows, empty_rows, memory_order, row_chunks
 
 LEVELS = 256
 """A drawn byte has this many values: drop probabilities are multiples of 1 / LEVELS."""
@@ -52,7 +52,7 @@ def _dropout(x: Tensor, dropped: int) -> tuple[Tensor, Tensor]:
 
 @_dropout.register_fake
 def _(x: Tensor, dropped: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty((x.numel(),), dtype=torch.uint8)
+    return empty_rows(x), x.new_empty((x.numel(),), dtype=torch.uint8)
 
 
 @torch.library.custom_op("rankloom::dropout_backward", mutates_args=())
@@ -62,13 +62,13 @@ def _dropout_backward(gradient: Tensor, like: Tensor, draws: Tensor, dropped: in
 
 @_dropout_backward.register_fake
 def _(gradient: Tensor, like: Tensor, draws: Tensor, dropped: int) -> Tensor:
-    return torch.empty_like(like)
+    return empty_rows(like)
 
 
 def _drop(x: Tensor, like: Tensor, draws: Tensor, dropped: int) -> Tensor:
     """Drop elements of `x` by draws that stand in the memory order of `like`."""
-    y = torch.empty_like(like)
-    order = memory_order(y)
+    y = empty_rows(like)
+    order = memory_order(like)
     rows, out = as_rows(x, order), as_rows(y, order)
     keep_if = draws.view(rows.shape)
     for piece in row_chunks(rows):

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankloom.ops.rows import as_rows, memory_order, row_chunks
+from rankloom.ops.rows import as_rows, empty_rows, memory_order, row_chunks
 
 
 def swiglu(gate_up: Tensor) -> Tensor:
@@ -26,18 +26,11 @@ def swiglu(gate_up: Tensor) -> Tensor:
     return y
 
 
-def _empty_half(x: Tensor, order: tuple[int, ...]) -> Tensor:
-    """Make a tensor of half the last dimension, in the given memory order."""
-    shape = [x.shape[dim] for dim in order]
-    shape[-1] //= 2
-    return x.new_empty(shape).permute([order.index(dim) for dim in range(x.dim())])
-
-
 @torch.library.custom_op("rankloom::swiglu", mutates_args=())
 def _swiglu(gate_up: Tensor) -> Tensor:
     order = memory_order(gate_up)
     gate, up = as_rows(gate_up, order).chunk(2, dim=1)
-    y = _empty_half(gate_up, order)
+    y = empty_rows(gate_up, width=gate_up.shape[-1] // 2)
     out = as_rows(y, order)
     for piece in row_chunks(gate):
         torch.mul(torch.nn.functional.silu(gate[piece]), up[piece], out=out[piece])
@@ -46,13 +39,13 @@ def _swiglu(gate_up: Tensor) -> Tensor:
 
 @_swiglu.register_fake
 def _(gate_up: Tensor) -> Tensor:
-    return _empty_half(gate_up, memory_order(gate_up))
+    return empty_rows(gate_up, width=gate_up.shape[-1] // 2)
 
 
 @torch.library.custom_op("rankloom::swiglu_backward", mutates_args=())
 def _swiglu_backward(gradient: Tensor, gate_up: Tensor) -> Tensor:
-    result = torch.empty_like(gate_up)
-    order = memory_order(result)
+    result = empty_rows(gate_up)
+    order = memory_order(gate_up)
     gate, up = as_rows(gate_up, order).chunk(2, dim=1)
     grad_gate, grad_up = as_rows(result, order).chunk(2, dim=1)
     grad = as_rows(gradient, order)
@@ -68,7 +61,7 @@ def _swiglu_backward(gradient: Tensor, gate_up: Tensor) -> Tensor:
 
 @_swiglu_backward.register_fake
 def _(gradient: Tensor, gate_up: Tensor) -> Tensor:
-    return torch.empty_like(gate_up)
+    return empty_rows(gate_up)
 
 
 def _setup(ctx: Any, inputs: tuple[Tensor], output: Tensor) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankloom.ops.rows import as_rows, from_rows, memory_order, row_chunks
+from rankloom.ops.rows import as_rows, empty_rows, from_rows, memory_order, row_chunks
 
 
 def rms_norm_fp32(x: Tensor, weight: Tensor, *, eps: float = 1e-6) -> Tensor:
@@ -75,8 +75,8 @@ def _num_rows(x: Tensor) -> int:
 
 @torch.library.custom_op("rankloom::rms_norm", mutates_args=())
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    y = torch.empty_like(x)
-    order = memory_order(y)
+    y = empty_rows(x)
+    order = memory_order(x)
     rows, out = as_rows(x, order), as_rows(y, order)
     wide = _wide(x, weight)
     scale = rows.new_empty((rows.shape[0], 1), dtype=wide)
@@ -95,15 +95,15 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
 @_rms_norm.register_fake
 def _(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), x.new_empty((_num_rows(x), 1), dtype=_wide(x, weight))
+    return empty_rows(x), x.new_empty((_num_rows(x), 1), dtype=_wide(x, weight))
 
 
 @torch.library.custom_op("rankloom::rms_norm_backward", mutates_args=())
 def _rms_norm_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor]:
-    grad_x = torch.empty_like(x)
-    order = memory_order(grad_x)
+    grad_x = empty_rows(x)
+    order = memory_order(x)
     rows, grads, out = as_rows(x, order), as_rows(gradient, order), as_rows(grad_x, order)
     wide = _wide(x, weight)
     gain = weight.to(wide)
@@ -114,14 +114,16 @@ def _rms_norm_backward(
         grad_weight.addmv_(product.T, r[:, 0])
         # d/dx of x r w with r = (mean(x^2) + eps)^(-1/2).
         slope = (product @ gain)[:, None].mul_(r**3).div_(-x.shape[-1])
-        result = torch.mul(grad, gain, out=product).mul_(r).addcmul_(part, slope)
-        out[piece] = result
+        target = out[piece] if wide == x.dtype else product
+        torch.mul(grad, gain, out=target).mul_(r).addcmul_(part, slope)
+        if wide != x.dtype:
+            out[piece] = target
     return grad_x, grad_weight.to(weight.dtype)
 
 
 @_rms_norm_backward.register_fake
 def _(gradient: Tensor, x: Tensor, weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight)
+    return empty_rows(x), torch.empty_like(weight)
 
 
 def _setup_rms_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -141,7 +143,7 @@ _rms_norm.register_autograd(_differentiate_rms_norm, setup_context=_setup_rms_no
 def _layer_norm(
     x: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    order = memory_order(torch.empty_like(x))
+    order = memory_order(x)
     wide = _wide(x, weight, bias)
     result, mean, scale = torch.native_layer_norm(
         as_rows(x, order).to(wide), [x.shape[-1]], weight.to(wide), bias.to(wide), eps
@@ -152,14 +154,14 @@ def _layer_norm(
 @_layer_norm.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor, eps: float) -> tuple[Tensor, Tensor, Tensor]:
     statistic = x.new_empty((_num_rows(x), 1), dtype=_wide(x, weight, bias))
-    return torch.empty_like(x), statistic, torch.empty_like(statistic)
+    return empty_rows(x), statistic, torch.empty_like(statistic)
 
 
 @torch.library.custom_op("rankloom::layer_norm_backward", mutates_args=())
 def _layer_norm_backward(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    order = memory_order(torch.empty_like(x))
+    order = memory_order(x)
     wide = _wide(x, weight, bias)
     grad_x, grad_weight, grad_bias = torch.ops.aten.native_layer_norm_backward(
         as_rows(gradient, order).to(wide),
@@ -179,7 +181,7 @@ def _layer_norm_backward(
 def _(
     gradient: Tensor, x: Tensor, weight: Tensor, bias: Tensor, mean: Tensor, scale: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return torch.empty_like(x), torch.empty_like(weight), torch.empty_like(bias)
+    return empty_rows(x), torch.empty_like(weight), torch.empty_like(bias)
 
 
 def _setup_layer_norm(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

@@ -31,6 +31,21 @@ def as_rows(x: Tensor, order: tuple[int, ...]) -> Tensor:
     return x.permute(order).reshape(-1, x.shape[-1])
 
 
+def empty_rows(like: Tensor, *, width: int | None = None) -> Tensor:
+    """Allocate a tensor in the order of the rows of `like`, each row contiguous.
+
+    `torch.empty_like` is not the same: it keeps a last dimension that is not the fastest.
+
+    Args:
+        like: (..., width).
+        width: Width of the new rows, if another.
+    """
+    order = memory_order(like)
+    shape = [like.shape[dim] for dim in order]
+    shape[-1] = shape[-1] if width is None else width
+    return like.new_empty(shape).permute([order.index(dim) for dim in range(like.dim())])
+
+
 def from_rows(rows: Tensor, order: tuple[int, ...], like: Tensor) -> Tensor:
     """Undo `as_rows`: view rows as a tensor of the shape of `like`, whose order was given."""
     shape = [like.shape[dim] for dim in order]

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, PositiveInt, model_validator
 
 from rankloom.config import Config, OneOf
-from rankloom.config.problems import problem
+from rankloom.config.problems import either, problem
 from rankloom.schema.rates import RATE_OF_SIDE, Rate, Side
 
 
@@ -34,7 +34,7 @@ class IdSource(Config):
     """Rows by a vocabulary of the values seen in training."""
     hash_buckets: PositiveInt | None = None
     """Rows by a stable hash of the value, over this many rows (one more is for missing)."""
-    default: int | str | None = None
+    default: Annotated[int | str | None, either("a whole number or a text")] = None
     """Value that stands for null. Without one, null is row 0 of a vocabulary or a hashed table,
     and an error where the values are rows already."""
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
 OPERATORS = ("==", "!=", ">=", "<=", ">", "<")
 NAME = r"[A-Za-z_][\w.]*"
 COMPARISON = re.compile(rf"\s*({NAME})\s*(==|!=|>=|<=|>|<)\s*(.+?)\s*")
-NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
+NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?", re.ASCII)
+QUOTED = re.compile(r"'[^']*'|\"[^\"]*\"")
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Expression:
 def parse_expression(text: str) -> Expression:
     """Parse `column` or `column op literal`.
 
-    The literal is a number, or a text in single or double quotes.
+    The literal is a finite number, or a text in single or double quotes, none of them within.
 
     Raises:
         ValueError: The text is neither; the message says what is allowed.
@@ -33,9 +35,9 @@ def parse_expression(text: str) -> Expression:
     match = COMPARISON.fullmatch(text)
     if match:
         column, operator, literal = match.groups()
-        if NUMBER.fullmatch(literal):
+        if NUMBER.fullmatch(literal) and math.isfinite(float(literal)):
             return Expression(column, operator, float(literal))
-        if len(literal) >= 2 and literal[0] == literal[-1] and literal[0] in "'\"":
+        if QUOTED.fullmatch(literal):
             return Expression(column, operator, literal[1:-1])
     raise ValueError(
         f"must be a column or `column op literal` with op one of {' '.join(OPERATORS)} and a "

@@ -85,7 +85,7 @@ class Schema:
 
     def problems(self) -> list[str]:
         """List what does not hang together, a line each."""
-        return [*self._table_problems(), *self._task_problems()]
+        return [*self._name_problems(), *self._table_problems(), *self._task_problems()]
 
     def of_kind(self, kind: type[F]) -> dict[str, F]:
         """Give the features of one kind, in order."""
@@ -174,6 +174,19 @@ class Schema:
             "tasks": {name: t.to_dict() for name, t in self.tasks.items()},
         }
 
+    def _name_problems(self) -> list[str]:
+        # `.` parts paths and names of sequence columns, `/` metrics, `@` embedding sets.
+        named = [(f"schema.{name}", name) for name in self.features]
+        named += [(column.path, column.name) for column in self.id_columns() if column.name]
+        named += [(f"tasks.{name}", name) for name in self.tasks]
+        return [
+            f"{path}: a name holds no `.`, `/` or `@`. Rename it, and give its column by `column`."
+            if path.startswith("schema")
+            else f"{path}: a name holds no `.`, `/` or `@`. Rename it."
+            for path, name in named
+            if not name or set(name) & set("./@")
+        ]
+
     def _table_problems(self) -> list[str]:
         problems: list[str] = []
         defined: dict[str, IdColumn] = {}
@@ -221,4 +234,4 @@ class Schema:
         while at in self.tasks and at not in seen:
             seen.add(at)
             at = self.tasks[at].given
-        return at in seen
+        return at == name

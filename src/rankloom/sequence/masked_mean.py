@@ -51,9 +51,7 @@ class MaskedMean(nn.Module):
         self.num_tokens = 1
         self.out_dim = layout.width
 
-    def encode(
-        self, events: Tensor, mask: Tensor, times: Mapping[str, Tensor]
-    ) -> MaskedMeanState:
+    def encode(self, events: Tensor, mask: Tensor, times: Mapping[str, Tensor]) -> MaskedMeanState:
         """Average (B, L, D) events under a (B, L) mask."""
         del times
         total_BD = events.masked_fill(~mask[:, :, None], 0.0).sum(dim=1)

@@ -99,8 +99,9 @@ def test_columns_stay_together_when_rows_are_shuffled(tmp_path):
         assert torch.equal(batch.labels["click"], (item % 2).float())  # type: ignore[operator]
 
 
-def test_order_depends_on_seed_and_epoch_only(tmp_path):
-    files = write_flat(tmp_path, [60])
+@pytest.mark.parametrize("group_rows", [10, 60])
+def test_order_depends_on_seed_and_epoch_only(tmp_path, group_rows):
+    files = write_flat(tmp_path, [60], group_rows=group_rows)
     first = items(read_all(flat_reader(files, 8, Order(seed=1))))
     assert items(read_all(flat_reader(files, 8, Order(seed=1)))) == first
     assert items(read_all(flat_reader(files, 8, Order(seed=2)))) != first
@@ -235,6 +236,15 @@ def test_a_batch_has_whole_requests_only(tmp_path):
     assert reads[0].batch.slots.tolist() == [[0, 1, 2], [3, 4, 4]]  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("buffer_rows", [1, 3, 6, 11])
+def test_batches_run_across_buffers(tmp_path, buffer_rows):
+    _, grouped = write_both(tmp_path, [3, 1, 4, 2, 6, 1, 1, 2])
+    order = Order(shuffle=False, buffer_rows=buffer_rows)
+    reads = read_all(grouped_reader(grouped, 5, order))
+    assert [read.batch.num_rows for read in reads] == [4, 4, 2, 6, 4]
+    assert [row[0] for r in reads for row in rows_of(r.batch)] == list(range(20))
+
+
 def test_histories_keep_the_newest_events(tmp_path):
     _, grouped = write_both(tmp_path, [1] * 6)
     seen = read_all(grouped_reader(grouped, 6))[0].batch.sequences["seen"]
@@ -309,6 +319,16 @@ def test_a_bad_value_is_named_by_file_row_and_count(tmp_path):
         f"{tmp_path}/part-1.parquet: column 'user' must be a whole number from 0 to 999. Got -1 in "
         "row 2 and 1 more after it. Raise num_embeddings, or use a vocabulary or hash_buckets."
     )
+
+
+@pytest.mark.parametrize("shuffle", [True, False])
+def test_a_bad_value_is_named_by_its_row_in_any_buffer(tmp_path, shuffle):
+    table = pa.table({"user": [1] * 9 + [-1], "item": [1] * 10, "price": [1.0] * 10})
+    table = table.append_column("click", pa.array([0] * 10))
+    pq.write_table(table, tmp_path / "log.parquet")
+    reader = flat_reader(str(tmp_path / "log.parquet"), 4, Order(shuffle=shuffle, buffer_rows=4))
+    with pytest.raises(DataError, match=r"Got -1 in row 9\. Raise"):
+        read_all(reader)
 
 
 def test_bad_values_of_several_columns_come_together(tmp_path):

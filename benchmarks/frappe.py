@@ -1,0 +1,86 @@
+"""Frappe_x1 (rebuilt training negatives): AUC and log loss of four architectures over seeds.
+
+Early stopping on the validation split, test metrics of its best checkpoint. BARS stands beside the
+results for information: its training file is not ours (see the data set's notes).
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import ROOT, Cell, Row, spread_by_variant
+from rankloom import api
+from rankloom.data.datasets import prepare_dataset
+
+DATA = ROOT / ".bench" / "frappe"
+SPLIT = "Frappe_x1 test split, rebuilt training negatives"
+BARS = {
+    "source": "BARS leaderboard of Frappe_x1 (Zhu et al., SIGIR 2022), official training file",
+    "DNN": {"auc": 0.9833, "log_loss": 0.1622},
+    "DeepFM": {"auc": 0.9842, "log_loss": 0.1482},
+    "DCN-V2": {"auc": 0.9845, "log_loss": 0.1491},
+}
+COMMON: dict[str, Any] = {
+    "training.epochs": 30,
+    "training.batch_size": 4096,
+    "training.early_stopping.patience": 3,
+    "training.schedule": {"kind": "constant"},
+}
+# The widths and rates below were chosen on the validation split with seed 0.
+VARIANTS: dict[str, dict[str, Any]] = {
+    "mlp dim=10": {"recipe": "mlp", "model.embedding.embedding_dim": 10},
+    "dcn_v2 dim=10": {"recipe": "dcn_v2", "model.embedding.embedding_dim": 10},
+    "rankmixer dim=10": {"recipe": "rankmixer", "model.embedding.embedding_dim": 10},
+    "tokenmixer_large dim=10": {"recipe": "tokenmixer_large", "model.embedding.embedding_dim": 10},
+}
+SETTINGS: dict[str, Any] = {"seeds": 5, "common": COMMON, "variants": VARIANTS}
+
+
+def planned_cells(settings: Mapping[str, Any]) -> list[Cell]:
+    """One cell for each variant and seed."""
+    return [
+        Cell(variant, seed, {**settings["common"], **options})
+        for seed in range(settings["seeds"])
+        for variant, options in settings["variants"].items()
+    ]
+
+
+def run_cell(cell: Cell) -> dict[str, Any]:
+    """Train one architecture with one seed; evaluate its best checkpoint on the test split."""
+    if not (DATA / "test").is_dir():
+        prepare_dataset("frappe", DATA, report=print)
+    options = dict(cell.options)
+    recipe = options.pop("recipe")
+    paths = {f"data.{s}": str(DATA / s / "*.parquet") for s in ("train", "valid", "test")}
+    run = api.load_run(
+        ROOT / "recipes" / f"frappe_{recipe}.yaml",
+        {**paths, **options, "training.seed": cell.repeat, "evaluation.num_resamples": 0},
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        start = time.perf_counter()
+        result = api.train(run, Path(folder) / "run", printer=lambda _: None)
+        elapsed = time.perf_counter() - start
+        valid = api.evaluate(result, "valid").tasks["use"].metrics
+        test = api.evaluate(result, "test").tasks["use"].metrics
+        epochs = api.epochs_of(result)
+    return {
+        "auc": test["auc"],
+        "log_loss": test["log_loss"],
+        "valid_auc": valid["auc"],
+        "valid_log_loss": valid["log_loss"],
+        "train_s": elapsed,
+        "epochs": epochs,
+    }
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """Mean and spread over the seeds, with BARS beside."""
+    return {
+        "data": SPLIT,
+        "results": spread_by_variant(rows, ["auc", "log_loss", "valid_auc", "epochs"]),
+        "bars": BARS,
+    }
