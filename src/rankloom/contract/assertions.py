@@ -278,6 +278,8 @@ def _letters(subject: Subject, module: nn.Module) -> dict[str, float]:
     layout = getattr(subject.build().network.tokenization, "tokens", None)
     if layout is not None and subject.slot in {"interaction", "tokenization"}:
         letters |= {"T": layout.num_tokens, "D": layout.dim}
+    if subject.slot == "sequence":
+        letters["D"] = subject.build().embedder.layout().sequences["history"].width
     letters["M"] = len(getattr(module, "layers", []))
     own: Callable[[], dict[str, float]] = getattr(module, "cost_letters", dict)
     return letters | own()

@@ -59,6 +59,13 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 """Config values that keep the contract quick, and those that have no default."""
 
+PARTNERS: dict[str, dict[str, Any]] = {
+    "tokens": {"kind": "tokenmixer_large", "num_layers": 2},
+    "flat": {"kind": "mlp", **SMALL["mlp"]},
+    "fields": {"kind": "rankloom.contract.probe:FieldsProbe"},
+}
+"""The interaction beside what is tested, by the form it takes."""
+
 
 def contract_schema(*, with_numbers: bool = True) -> Schema:
     """Give a small schema with a feature of every kind and side.
@@ -118,7 +125,10 @@ class Subject:
         """Put a class into a slot."""
         given = {"kind": target, **SMALL.get(target, {}), **(values or {})}
         choice = ChoiceOf(SLOTS[slot]).validate(given)
-        takes_fields = "fields" in (target, getattr(choice.cls, "takes", None))
+        takes_fields = "fields" in {
+            getattr(choice.cls, "gives", None),
+            getattr(choice.cls, "takes", None),
+        }
         return cls(slot, choice, contract_schema(with_numbers=not takes_fields))
 
     @cached_property
@@ -131,15 +141,12 @@ class Subject:
     def model_config(self) -> ModelConfig:
         """Give the tiny model's config, with the architecture in its slot."""
         values: dict[str, Any] = {"embedding": {"embedding_dim": DIM, "init_std": 0.3}}
-        takes = "tokens"
-        if self.slot == "interaction":
-            takes = self.choice.cls.takes
-        elif self.slot == "tokenization":
-            takes = getattr(self.choice.cls, "gives", "tokens")
-        small = {"tokens": "rankmixer", "flat": "mlp", "fields": "mlp"}[takes]
-        values["interaction"] = {"kind": small, **SMALL[small]}
+        takes = getattr(self.choice.cls, "takes", getattr(self.choice.cls, "gives", "tokens"))
+        values["interaction"] = PARTNERS[takes]
+        # A linear head: what is learned is the interaction's merit.
+        values["head"] = {"kind": "shared_bottom", "hidden_dims": ()}
         if takes == "tokens":
-            # Six tokens with the global one: T divides the width.
+            # Six tokens with the global one: T divides the width, as RankMixer needs.
             values["tokenization"] = {"kind": "semantic_groups", **SMALL["semantic_groups"]}
         if self.slot == "sequence":
             values["sequence"] = {"history": self.choice}
@@ -182,21 +189,15 @@ class Subject:
 
 
 def slot_of(cls: type[Any]) -> str:
-    """Tell which slot a class is made for, by what it declares.
+    """Tell which slot a class is made for, by what it declares; a head declares nothing.
 
     Raises:
-        ConfigError: It declares none.
+        ConfigError: It is no module.
     """
-    declared = {
-        "takes": "interaction",
-        "reads_candidate": "sequence",
-        "gives": "tokenization",
-        "reads_stack": "head",
-    }
-    for attribute, slot in declared.items():
-        if hasattr(cls, attribute):
-            return slot
-    raise ConfigError(
-        f"{cls.__module__}:{cls.__name__}: declares no slot. Give the class `takes` (interaction), "
-        "`gives` (tokenization), `reads_candidate` (sequence) or `reads_stack` (head)."
-    )
+    if not issubclass(cls, nn.Module):
+        raise ConfigError(
+            f"{cls.__module__}:{cls.__name__}: is no torch.nn.Module. See rankloom.layers.protocols "
+            "for what each slot promises."
+        )
+    declared = {"takes": "interaction", "gives": "tokenization", "reads_candidate": "sequence"}
+    return next((slot for name, slot in declared.items() if hasattr(cls, name)), "head")

@@ -42,6 +42,7 @@ class Linear(nn.Module):
     Config: ClassVar[type[Config]] = LinearConfig
     takes: ClassVar[Takes] = "flat"
     candidates: ClassVar[Candidates] = "independent"
+    beats_linear: ClassVar[bool] = False
 
     def __init__(self, config: LinearConfig, layout: Layout, *, generator: Generator) -> None:
         super().__init__()

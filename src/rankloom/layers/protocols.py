@@ -164,6 +164,8 @@ class Layout:
 class Tokenization(Protocol):
     """Slot: `Inputs` at rows -> `Tokens`, fields (B, F, d) or flat (B, W)."""
 
+    gives: ClassVar[Takes]
+    """The form of what `forward` gives."""
     tokens: TokenLayout
     """What `forward` gives."""
 

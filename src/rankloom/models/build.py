@@ -121,12 +121,12 @@ def build_network(config: ModelConfig, layout: Layout, *, generator: torch.Gener
     inner = replace(layout, features=features)
     takes = config.interaction.cls.takes
     chosen = config.tokenization or ChoiceOf(TOKENIZATIONS).validate(DEFAULT_TOKENIZATION[takes])
-    tokenization = chosen.cls(chosen.config, inner, generator=generator)
-    if tokenization.tokens.gives != takes:
+    if chosen.cls.gives != takes:
         raise ConfigError(
             f"model.tokenization: {config.interaction.kind} takes {takes}, {chosen.kind} gives "
-            f"{tokenization.tokens.gives}. Use {DEFAULT_TOKENIZATION[takes]} or leave it out."
+            f"{chosen.cls.gives}. Use {DEFAULT_TOKENIZATION[takes]} or leave it out."
         )
+    tokenization = chosen.cls(chosen.config, inner, generator=generator)
     inner = replace(inner, tokens=tokenization.tokens)
     interaction = config.interaction.cls(config.interaction.config, inner, generator=generator)
     inner = replace(inner, num_layers=len(interaction.layers), out_dim=interaction.out_dim)

@@ -180,9 +180,7 @@ class Schema:
         named += [(column.path, column.name) for column in self.id_columns() if column.name]
         named += [(f"tasks.{name}", name) for name in self.tasks]
         return [
-            f"{path}: a name holds no `.`, `/` or `@`. Rename it, and give its column by `column`."
-            if path.startswith("schema")
-            else f"{path}: a name holds no `.`, `/` or `@`. Rename it."
+            f"{path}: a name holds no `.`, `/` or `@`. Rename it; columns may be called anything."
             for path, name in named
             if not name or set(name) & set("./@")
         ]

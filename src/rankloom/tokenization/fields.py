@@ -17,7 +17,7 @@ from torch import Generator, Tensor, nn
 
 from rankloom.config import Config
 from rankloom.errors import SchemaError
-from rankloom.layers.protocols import Inputs, Layout, TokenLayout
+from rankloom.layers.protocols import Inputs, Layout, Takes, TokenLayout
 
 
 class FieldsConfig(Config):
@@ -39,6 +39,7 @@ class Fields(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = FieldsConfig
+    gives: ClassVar[Takes] = "fields"
 
     def __init__(self, config: FieldsConfig, layout: Layout, *, generator: Generator) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from rankloom.config import Config
-from rankloom.layers.protocols import Inputs, Layout, TokenLayout
+from rankloom.layers.protocols import Inputs, Layout, Takes, TokenLayout
 
 
 class FlatConfig(Config):
@@ -34,6 +34,7 @@ class Flat(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = FlatConfig
+    gives: ClassVar[Takes] = "flat"
 
     def __init__(self, config: FlatConfig, layout: Layout, *, generator: Generator) -> None:
         super().__init__()

@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 
 from rankloom.config import Config
 from rankloom.layers.linear import PerTokenLinear
-from rankloom.layers.protocols import Inputs, Layout, TokenLayout, Tokens
+from rankloom.layers.protocols import Inputs, Layout, Takes, TokenLayout, Tokens
 from rankloom.schema import Rate
 from rankloom.tokenization.by_rate import TOKEN_RATES, assemble, token_rate
 
@@ -60,6 +60,7 @@ class PerFeature(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = PerFeatureConfig
+    gives: ClassVar[Takes] = "tokens"
 
     def __init__(self, config: PerFeatureConfig, layout: Layout, *, generator: Generator) -> None:
         super().__init__()

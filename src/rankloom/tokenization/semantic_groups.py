@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 from rankloom.config import Config
 from rankloom.errors import ConfigError, did_you_mean, join_problems
 from rankloom.layers.linear import linear
-from rankloom.layers.protocols import Inputs, Layout, TokenLayout, Tokens
+from rankloom.layers.protocols import Inputs, Layout, Takes, TokenLayout, Tokens
 from rankloom.schema import Rate
 from rankloom.tokenization.by_rate import TOKEN_RATES, assemble, token_rate
 
@@ -99,6 +99,7 @@ class SemanticGroups(nn.Module):
     """
 
     Config: ClassVar[type[Config]] = SemanticGroupsConfig
+    gives: ClassVar[Takes] = "tokens"
 
     def __init__(
         self, config: SemanticGroupsConfig, layout: Layout, *, generator: Generator

@@ -153,6 +153,15 @@ def test_missing_numbers_become_the_default_or_nan_or_an_error(values):
         decode_numbers(raw(values))
 
 
+@pytest.mark.parametrize("kind", [pa.float16(), pa.float32(), pa.float64(), pa.int8()])
+def test_a_default_stands_for_null_in_any_type(kind):
+    assert decode_numbers(raw([1, None], kind), default=0.5).tolist() == [1.0, 0.5]
+
+
+def test_a_default_stands_for_nan_beside_null():
+    assert decode_numbers(raw([None, float("nan"), 2.0]), default=0.5).tolist() == [0.5, 0.5, 2.0]
+
+
 @pytest.mark.parametrize("value", [float("inf"), -float("inf"), 1e39])
 def test_an_infinite_number_is_refused_even_with_a_default(value):
     with pytest.raises(DataError, match=r"must be finite"):
