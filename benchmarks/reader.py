@@ -57,7 +57,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     calls: dict[str, Callable[[], int]] = {
         "pyarrow_table": lambda: pq.read_table(log.train, columns=decoder.columns).num_rows,
         "pyarrow_stream": lambda: _stream(log.train, decoder.columns),
-        "batches": lambda: _batches(log.train, decoder, options, Order(shuffle=False)),
+        "batches": lambda: _batches(log.train, decoder, options, None),
         "batches_shuffled": lambda: _batches(
             log.train, decoder, options, Order(buffer_rows=options["buffer_rows"])
         ),
@@ -100,7 +100,7 @@ def _stream(path: Path, columns: Sequence[str]) -> int:
         return sum(len(batch) for batch in file.iter_batches(STREAM_ROWS, columns=columns))
 
 
-def _batches(path: Path, decoder: Decoder, options: Mapping[str, Any], order: Order) -> int:
+def _batches(path: Path, decoder: Decoder, options: Mapping[str, Any], order: Order | None) -> int:
     reader = LogReader(path, decoder, batch_size=options["batch_size"], order=order)
     with reader.batches(epoch=0) as reads:
         return sum(read.batch.num_rows for read in reads)

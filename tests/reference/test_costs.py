@@ -93,7 +93,9 @@ def test_header_gives_the_number_of_parameters(
     cls = resolve(kind, table, path="kind")
     module = cls(cls.Config(**options), layout, generator=torch.Generator().manual_seed(0))
     header = sys.modules[cls.__module__].__doc__ or ""
-    found = re.search(r"^Cost: (.+) parameters; (.+) multiply-adds per row\.$", header, re.MULTILINE)
+    found = re.search(
+        r"^Cost: (.+) parameters; (.+) multiply-adds per row\.$", header, re.MULTILINE
+    )
     assert found
     tokens = getattr(module, "tokens", None) or getattr(layout, "tokens", None)
     letters = {"L": 6}

@@ -134,9 +134,11 @@ def _cross_problems(values: Mapping[str, Any], *, is_valid: bool) -> list[str]:
     features = _readable(raw["schema"], TypeAdapter(AnyFeature))
     tasks = _readable(raw["tasks"], TypeAdapter(AnyTask))
     problems: list[str] = []
-    partial = Schema.unchecked(features, roles=Roles(), tasks=tasks)
-    if len(features) == len(raw["schema"]) and len(tasks) == len(raw["tasks"]):
+    partial = Schema.unchecked(features, roles=Roles(), tasks={})
+    if len(features) == len(raw["schema"]):
         problems += partial.problems()
+    if len(tasks) == len(raw["tasks"]):
+        problems += Schema.unchecked({}, roles=Roles(), tasks=tasks).problems()
     model = raw["model"]
     for name in _mapping(model.get("sequence")):
         if name not in raw["schema"]:

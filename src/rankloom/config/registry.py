@@ -100,10 +100,11 @@ class ChoiceOf:
     ) -> dict[str, Any]:
         """Describe every architecture of the table, for editors."""
         known = [
-            inlined_json_schema(resolve(name, self.table, path=name).Config)
+            _with_kind(inlined_json_schema(resolve(name, self.table, path=name).Config))
             for name in sorted(self.table)
         ]
-        own = {"type": "object", "properties": {"kind": {"type": "string", "pattern": ":"}}}
+        kind = {"type": "string", "pattern": ":"}
+        own = {"type": "object", "properties": {"kind": kind}, "required": ["kind"]}
         return {"anyOf": [*known, own, {"enum": sorted(self.table)}]}
 
     def validate(self, value: Any) -> Choice:
@@ -145,7 +146,8 @@ class OneOf:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> dict[str, Any]:
         """Describe every class, for editors."""
-        return {"anyOf": [inlined_json_schema(cls) for cls in self.classes.values()]}
+        known = [_with_kind(inlined_json_schema(cls)) for cls in self.classes.values()]
+        return {"anyOf": [*known, {"enum": sorted(self.classes)}]}
 
     def validate(self, value: Any) -> Config:
         """Read a mapping with `kind` (or a bare name), or pass a config through."""
@@ -172,6 +174,11 @@ def kind_of(value: Any, known: Mapping[str, Any]) -> str:
     if not isinstance(kind, str):
         raise problem(f"`kind` is missing. Known: {', '.join(sorted(known))}.")
     return kind
+
+
+def _with_kind(schema: dict[str, Any]) -> dict[str, Any]:
+    # A config alone knows its kind; a mapping in a file must say it.
+    return {**schema, "required": [*schema.get("required", ()), "kind"]}
 
 
 def inlined_json_schema(config: type[Config]) -> dict[str, Any]:

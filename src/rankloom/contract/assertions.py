@@ -19,6 +19,7 @@ from rankloom.contract.planted import planted_auc, train
 from rankloom.contract.subject import Subject
 from rankloom.data.batch import Batch, Jagged
 from rankloom.layers.protocols import EventInputs, Inputs
+from rankloom.models import Model
 from rankloom.models.cost import count_parameters
 
 Column = TypeVar("Column", Tensor, Jagged)
@@ -78,8 +79,8 @@ def scores_rows_independently(subject: Subject) -> None:
 
 def does_not_see_padding(subject: Subject) -> None:
     """More padding of the histories changes nothing."""
-    model, batch = subject.build().train(False), subject.batch()
-    inputs = model.embedder(batch).inputs
+    model = subject.build().train(False)
+    inputs = _inputs(model, subject.batch())
     padded = inputs._replace(
         sequences={name: _pad(history, 5) for name, history in inputs.sequences.items()}
     )
@@ -112,13 +113,12 @@ def is_the_same_grouped_and_flat(subject: Subject) -> None:
 
 def exports(subject: Subject) -> None:
     """`torch.export` with free numbers of requests and rows gives the same outputs."""
-    model, batch = subject.build().train(False), subject.batch()
-    inputs = model.embedder(batch).inputs
+    model = subject.build().train(False)
+    inputs = _inputs(model, subject.batch())
     program = torch.export.export(
         model.network, (inputs,), dynamic_shapes=(_dynamic_shapes(inputs, subject),), strict=False
     )
-    other = subject.batch(rows_of_request=(2, 5, 1, 3, 2), seed=1)
-    other_inputs = model.embedder(other).inputs
+    other_inputs = _inputs(model, subject.batch(rows_of_request=(2, 5, 1, 3, 2), seed=1))
     with torch.no_grad():
         captured, plain = program.module()(other_inputs), model.network(other_inputs)
     for task, logits in plain.logits.items():
@@ -180,8 +180,8 @@ def runs_under_autocast(subject: Subject) -> None:
 
 def compiles(subject: Subject) -> None:
     """`torch.compile` gives the same outputs."""
-    model, batch = subject.build().train(False), subject.batch()
-    inputs = model.embedder(batch).inputs
+    model = subject.build().train(False)
+    inputs = _inputs(model, subject.batch())
     with torch.no_grad():
         plain, compiled = model.network(inputs), torch.compile(model.network)(inputs)
     for task, logits in plain.logits.items():
@@ -240,6 +240,12 @@ def flatten(batch: Batch) -> Batch:
     ).with_slots()
 
 
+@torch.no_grad()
+def _inputs(model: Model, batch: Batch) -> Inputs:
+    """Embed a batch, with nothing that requires a gradient."""
+    return model.embedder(batch).inputs  # type: ignore[no-any-return]
+
+
 def _is_per_row(value: Tensor | Jagged, batch: Batch) -> bool:
     length = len(value.offsets) - 1 if isinstance(value, Jagged) else len(value)
     return length == batch.num_rows
@@ -296,7 +302,9 @@ def _dynamic_shapes(inputs: Inputs, subject: Subject) -> object:
     return Inputs(
         features={name: first(value) for name, value in inputs.features.items()},  # type: ignore[misc]
         sequences={
-            name: EventInputs(first(h.events), first(h.mask), {k: first(v) for k, v in h.times.items()})  # type: ignore[arg-type, misc]
+            name: EventInputs(
+                first(h.events), first(h.mask), {k: first(v) for k, v in h.times.items()}
+            )  # type: ignore[arg-type, misc]
             for name, h in inputs.sequences.items()
         },
         ids={},

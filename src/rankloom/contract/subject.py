@@ -134,9 +134,7 @@ class Subject:
     @cached_property
     def table_sizes(self) -> dict[str, int]:
         """Rows of the tiny tables."""
-        return {
-            name: source.num_embeddings or 0 for name, source in self.schema.tables().items()
-        }
+        return {name: source.num_embeddings or 0 for name, source in self.schema.tables().items()}
 
     def model_config(self) -> ModelConfig:
         """Give the tiny model's config, with the architecture in its slot."""
@@ -171,9 +169,7 @@ class Subject:
             return network.encoders["history_history"]  # type: ignore[no-any-return]
         return getattr(network, self.slot)  # type: ignore[no-any-return]
 
-    def batch(
-        self, *, rows_of_request: tuple[int, ...] = ROWS_OF_REQUEST, seed: int = 0
-    ) -> Batch:
+    def batch(self, *, rows_of_request: tuple[int, ...] = ROWS_OF_REQUEST, seed: int = 0) -> Batch:
         """Draw a batch: several requests, one of them with an empty history."""
         generator = torch.Generator().manual_seed(seed)
         return sample_batch(

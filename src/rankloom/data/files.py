@@ -250,14 +250,14 @@ def _row_counting_column(uses: Sequence[ColumnUse], layout: Layout) -> str | Non
 
 def _row_groups(path: Path, header: pq.FileMetaData, counted: str | None) -> Iterator[RowGroup]:
     first_line = 0
+    # The values of a list column are called `name.list.element`.
+    prefix = None if counted is None else f"{counted}."
     for number in range(header.num_row_groups):
         group = header.row_group(number)
         num_rows = group.num_rows
-        if counted is not None:
+        if prefix is not None:
             chunks = (group.column(index) for index in range(group.num_columns))
-            num_rows = next(
-                c.num_values for c in chunks if c.path_in_schema.split(".")[0] == counted
-            )
+            num_rows = next(c.num_values for c in chunks if c.path_in_schema.startswith(prefix))
         if group.num_rows:
             yield RowGroup(
                 path=path,

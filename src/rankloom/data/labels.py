@@ -90,7 +90,7 @@ def _labels(
     labels, missing = evaluate(expression, raw)
     if counted is not None:
         labels[~counted] = 0
-        missing &= counted
+        missing = missing & counted
     if missing.any():
         advice = f"Set tasks.{name}.mask to leave such rows out"
         raise raw.error(missing, rule=f"has no label for task {name!r}", advice=f"{advice}.")

@@ -67,6 +67,8 @@ class RawColumn:
 
     def _opened(self, lengths: Ints, values: pa.Array) -> tuple[Ints, RawColumn]:
         offsets = offsets_of(lengths)
+        if pa.types.is_dictionary(values.type):
+            values = values.dictionary_decode()
         return offsets, replace(self, array=values, parents=(*self.parents, offsets))
 
     def line(self, index: int) -> int:

@@ -135,7 +135,8 @@ def evaluation_from_dict(values: dict[str, Any]) -> Evaluation:
 
     def task(one: dict[str, Any]) -> TaskMetrics:
         intervals = {name: (ends[0], ends[1]) for name, ends in one["intervals"].items()}
-        return TaskMetrics(**{**one, "intervals": intervals})
+        curve = [(point[0], point[1], point[2]) for point in one["calibration_curve"]]
+        return TaskMetrics(**{**one, "intervals": intervals, "calibration_curve": curve})
 
     return Evaluation(
         split=values["split"],

@@ -18,6 +18,8 @@ from torch.nn import functional as F
 from rankloom.schema import PositiveTask, Schema
 
 LOG_HALF = -0.6931471805599453
+MAX_LOG = 80.0
+"""e to this is finite in fp32; a larger logarithm is taken for it."""
 
 
 def predictions(logits: Mapping[str, Tensor], schema: Schema) -> dict[str, Tensor]:
@@ -82,7 +84,7 @@ def _prediction(task: str, logits: Mapping[str, Tensor], schema: Schema) -> Tens
     elif spec.link == "softplus":
         value = F.softplus(own)
     else:
-        value = own.expm1().clamp(min=0)
+        value = own.clamp(max=MAX_LOG).expm1().clamp(min=0)
     for name in schema.chain(task)[1:]:
         value = value * _wide(logits[name]).sigmoid()
     return value

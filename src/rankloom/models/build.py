@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from rankloom.config import Choice, ChoiceOf, Config
@@ -35,7 +36,9 @@ class ModelConfig(Config):
     """How inputs become what the interaction takes; default: the plain one of that form."""
     interaction: Annotated[Choice, ChoiceOf(INTERACTIONS)]
     """The backbone."""
-    head: Annotated[Choice, ChoiceOf(HEADS)] = ChoiceOf(HEADS).validate("shared_bottom")
+    head: Annotated[Choice, ChoiceOf(HEADS)] = Field(
+        default_factory=lambda: ChoiceOf(HEADS).validate("shared_bottom")
+    )
     """From the backbone to a logit per task."""
 
 

@@ -68,16 +68,19 @@ def _evaluation(evaluation: Evaluation) -> str:
 
 
 def _table(first: str, rows: Mapping[str, TaskMetrics]) -> str:
-    names = list(next(iter(rows.values())).metrics) if rows else []
+    # Tasks of different kinds have different metrics: a column for each that any of them has.
+    names = list(dict.fromkeys(name for found in rows.values() for name in found.metrics))
     titles = "".join(f"<th>{SHORT_NAMES[name]}</th>" for name in names)
     lines = [f"<tr><th>{escape(first)}</th><th>rows</th>{titles}</tr>"]
     for name, found in rows.items():
-        cells = "".join(f"<td>{_value(found, metric)}</td>" for metric in found.metrics)
+        cells = "".join(f"<td>{_value(found, metric)}</td>" for metric in names)
         lines.append(f"<tr><td>{escape(name)}</td><td>{found.num_rows:,}</td>{cells}</tr>")
     return f"<table>{''.join(lines)}</table>"
 
 
 def _value(found: TaskMetrics, metric: str) -> str:
+    if metric not in found.metrics:
+        return ""
     text = f"{found.metrics[metric]:.4f}"
     if metric in found.intervals:
         low, high = found.intervals[metric]

@@ -17,7 +17,9 @@ def loss_curves(records: Sequence[Mapping[str, Any]]) -> bytes:
     steps = [record for record in records if record["kind"] == "step"]
     figure, axes = _figure("training loss", "step")
     for task in steps[0]["losses"] if steps else ():
-        axes.plot([r["step"] for r in steps], [r["losses"][task] for r in steps], label=task)
+        axes.plot(
+            [r["step"] for r in steps], [r["losses"][task] for r in steps], label=_plain(task)
+        )
     return _png(figure, axes)
 
 
@@ -29,7 +31,7 @@ def metric_curves(records: Sequence[Mapping[str, Any]], metric: str) -> bytes:
     for name in tasks:
         values = [(r["step"], r["metrics"].get(name)) for r in evaluations]
         known = [(step, value) for step, value in values if value is not None]
-        axes.plot(*zip(*known, strict=True), marker="o", label=name.rpartition("/")[0])
+        axes.plot(*zip(*known, strict=True), marker="o", label=_plain(name.rpartition("/")[0]))
     return _png(figure, axes)
 
 
@@ -41,7 +43,7 @@ def calibration_plot(evaluation: Evaluation) -> bytes:
     for task, found in evaluation.tasks.items():
         if found.calibration_curve:
             predictions, labels, _ = zip(*found.calibration_curve, strict=True)
-            axes.plot(predictions, labels, marker="o", markersize=3, label=task)
+            axes.plot(predictions, labels, marker="o", markersize=3, label=_plain(task))
             top = max(top, *predictions, *labels)
     axes.plot([0, top], [0, top], color="gray", linewidth=0.8, linestyle="--")
     return _png(figure, axes)
@@ -51,10 +53,15 @@ def _figure(title: str, x_label: str) -> tuple[Figure, Any]:
     figure = Figure(figsize=(5.2, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
-    axes.set_title(title)
+    axes.set_title(_plain(title))
     axes.set_xlabel(x_label)
     axes.grid(alpha=0.3)
     return figure, axes
+
+
+def _plain(text: str) -> str:
+    # Between two dollars matplotlib would read a formula.
+    return text.replace("$", r"\$")
 
 
 def _png(figure: Figure, axes: Any) -> bytes:

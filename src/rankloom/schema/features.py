@@ -79,6 +79,7 @@ class SparseFeature(Feature, IdSource):
     """One id or several."""
 
     kind: Literal["sparse"] = "sparse"
+    """Chooses this kind."""
     pooling: Literal["sum", "mean"] | None = None
     """How several ids become one vector; without one, a row has exactly one id."""
     weights: str | None = None
@@ -95,6 +96,7 @@ class LinearEncoding(Config):
     """The number itself, standardized by the training log's mean and deviation."""
 
     kind: Literal["linear"] = "linear"
+    """Chooses this kind."""
     standardize: bool = True
     """Subtract the training mean and divide by the training deviation."""
 
@@ -103,12 +105,14 @@ class LogEncoding(Config):
     """sign(x) * log(1 + |x|), for counts and prices."""
 
     kind: Literal["log"] = "log"
+    """Chooses this kind."""
 
 
 class QuantileEncoding(Config):
     """An embedding of the bucket the number falls in; buckets hold equal shares of the log."""
 
     kind: Literal["quantile"] = "quantile"
+    """Chooses this kind."""
     num_buckets: Annotated[int, Field(ge=2)] = 16
     """Buckets; 16 or more for a skewed column. One more row is for missing values."""
 
@@ -123,6 +127,7 @@ class DenseFeature(Feature):
     """One number."""
 
     kind: Literal["dense"] = "dense"
+    """Chooses this kind."""
     encode: Encoding = LinearEncoding()
     """How the number becomes a vector: linear, log or quantile."""
     default: float | None = None
@@ -134,6 +139,7 @@ class VectorFeature(Feature):
     """A precomputed embedding."""
 
     kind: Literal["vector"] = "vector"
+    """Chooses this kind."""
     dim: PositiveInt
     """Its width."""
     default: Literal["zeros"] | None = None
@@ -151,6 +157,7 @@ class SequenceFeature(Feature):
     """Ordered events, the newest last: several aligned columns of lists."""
 
     kind: Literal["sequence"] = "sequence"
+    """Chooses this kind."""
     columns: Annotated[dict[str, SequenceColumn], Field(min_length=1)]
     """The id columns of an event."""
     max_length: PositiveInt = 200

@@ -43,6 +43,7 @@ class BinaryTask(Task):
     """A label of 0 or 1."""
 
     kind: Literal["binary"] = "binary"
+    """Chooses this kind."""
     loss: Literal["product", "conditional_rows"] = "product"
     """With `given`: train the product at every row (ESMM), or p(this | given) on the rows where
     the other label is 1."""
@@ -52,6 +53,7 @@ class PositiveTask(Task):
     """A label of 0 or more, such as a watch time."""
 
     kind: Literal["positive"] = "positive"
+    """Chooses this kind."""
     loss: Literal["product", "conditional_rows"] = "product"
     """With `given`: as for a binary task."""
     link: Literal["softplus", "log_normal"] = "softplus"

@@ -15,6 +15,7 @@ class AdamWConfig(Config):
     """Dense parameters by AdamW (Loshchilov and Hutter, arXiv:1711.05101)."""
 
     kind: Literal["adamw"] = "adamw"
+    """Chooses this kind."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -38,6 +39,7 @@ class RowwiseAdagradConfig(Config):
     """Table rows by Adagrad with one accumulator a row: one number beside each row."""
 
     kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
+    """Chooses this kind."""
     lr: PositiveFloat = 0.05
     """Peak learning rate."""
     eps: PositiveFloat = 1e-8
@@ -54,6 +56,7 @@ class SparseAdamConfig(Config):
     """Table rows by Adam, touched only when used; two more numbers for each of a row's."""
 
     kind: Literal["adam"] = "adam"
+    """Chooses this kind."""
     lr: PositiveFloat = 1e-3
     """Peak learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
@@ -70,6 +73,7 @@ class ConstantSchedule(Config):
     """The peak learning rate, after the warm-up."""
 
     kind: Literal["constant"] = "constant"
+    """Chooses this kind."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which the rate rises from zero."""
 
@@ -78,6 +82,7 @@ class CosineSchedule(Config):
     """Half a cosine from the peak to `final_ratio` of it at the last step, after the warm-up."""
 
     kind: Literal["cosine"] = "cosine"
+    """Chooses this kind."""
     warmup_steps: NonNegativeInt = 0
     """Steps over which the rate rises from zero."""
     final_ratio: Annotated[float, Field(ge=0, le=1)] = 0.0

@@ -112,6 +112,12 @@ def test_a_bad_id_in_a_list_is_named_by_its_row():
         decode_sparse(raw([[1, 2], [], [3, 12]], line=5), None, mapping=ROWS)
 
 
+def test_lists_of_a_dictionary_are_decoded():
+    kind = pa.list_(pa.dictionary(pa.int8(), pa.int64()))
+    lists = decode_sparse(raw([[7], [3, None]], kind), None, mapping=IdMapping(ROWS.way, 5, None))
+    assert lists.values["ids"].tolist() == [7, 3, 5]
+
+
 def test_weights_must_be_as_many_as_ids():
     with pytest.raises(DataError, match=r"Got 1 entries beside 2 in row 1"):
         decode_sparse(raw([[1], [1, 2]]), raw([[1.0], [1.0]]), mapping=ROWS)

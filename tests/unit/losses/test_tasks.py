@@ -57,7 +57,11 @@ def test_the_product_trains_the_logits_it_is_made_of() -> None:
     logits = {name: torch.zeros(1, requires_grad=True) for name in ("click", "buy", "keep")}
     row_losses("buy", logits, torch.ones(1), ESMM).sum().backward()
     # -log(s(a) s(b)) has the slope -(1 - s(0)) = -1/2 in each.
-    assert [None if z.grad is None else z.grad.item() for z in logits.values()] == [-0.5, -0.5, None]
+    assert [None if z.grad is None else z.grad.item() for z in logits.values()] == [
+        -0.5,
+        -0.5,
+        None,
+    ]
 
 
 def test_conditional_rows_trains_its_own_probability_and_predicts_the_product() -> None:
@@ -128,7 +132,8 @@ def test_extreme_logits_give_finite_losses_and_gradients(
 
 @pytest.mark.parametrize("label", [0.0, 50.0])
 @pytest.mark.parametrize(
-    "task", [WATCH, PositiveTask(label="y", given="click"), PositiveTask(label="y", link="log_normal")]
+    "task",
+    [WATCH, PositiveTask(label="y", given="click"), PositiveTask(label="y", link="log_normal")],
 )
 def test_extreme_logits_of_positive_tasks_too(task: PositiveTask, label: float) -> None:
     assert_finite(task, torch.float32, label, EXTREME)
