@@ -78,11 +78,12 @@ def test_sources_are_ascii() -> None:
 
 def test_nothing_reads_pickles_or_evaluates() -> None:
     forbidden = {"eval", "exec", "torch.load", "pickle.load", "pickle.loads", "yaml.unsafe_load"}
-    found = []
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.Call) and ast.unparse(node.func) in forbidden:
-                found.append(f"{path.name}:{node.lineno}")
+    found = [
+        f"{path.name}:{node.lineno}"
+        for path in SOURCES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in forbidden
+    ]
     assert found == []
 
 
@@ -92,7 +93,9 @@ def test_exports_are_sorted_and_exist() -> None:
 
 
 def test_importing_is_quick_and_pulls_in_no_torch() -> None:
-    code = "import sys, rankloom, rankloom.data; print(sorted({'torch', 'pyarrow'} & set(sys.modules)))"
+    code = (
+        "import sys, rankloom, rankloom.data;print(sorted({'torch', 'pyarrow'} & set(sys.modules)))"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -84,6 +84,9 @@ def apply_overrides(
 ) -> dict[str, Any]:
     """Give a copy of `values` with some of them set by their path.
 
+    A mapping is added to the mapping that is there, unless it names another `kind`: then it takes
+    its place.
+
     Args:
         values: A run file's values.
         overrides: `{"training.epochs": 2}`, or texts `training.epochs=2` whose right side is YAML.
@@ -103,11 +106,18 @@ def apply_overrides(
             if not isinstance(target, dict):
                 at = ".".join(parents[: depth + 1])
                 raise ConfigError(f"--set {path}: {at} is {_kind(target)}, not a mapping.")
-        if isinstance(target.get(last), dict) and isinstance(value, dict):
-            target[last] = {**target[last], **value}
+        if _is_extended(target.get(last), value):
+            target[last] = {**target[last], **_copy(value)}
         else:
             target[last] = _copy(value) if isinstance(value, dict) else value
     return result
+
+
+def _is_extended(old: object, new: object) -> bool:
+    if not (isinstance(old, dict) and isinstance(new, dict)):
+        return False
+    # The options of one architecture say nothing to another.
+    return new.get("kind", old.get("kind")) == old.get("kind")
 
 
 def _parse_pair(text: str) -> tuple[str, Any]:

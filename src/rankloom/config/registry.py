@@ -152,7 +152,7 @@ class OneOf:
     def validate(self, value: Any) -> Config:
         """Read a mapping with `kind` (or a bare name), or pass a config through."""
         if isinstance(value, tuple(self.classes.values())):
-            return cast(Config, value)
+            return cast("Config", value)
         if isinstance(value, str):
             value = {"kind": value}
         kind = kind_of(value, self.classes)

@@ -5,7 +5,6 @@ Shapes: R requests, B rows, K tasks.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import TypeVar
@@ -116,7 +115,7 @@ def exports(subject: Subject) -> None:
     model = subject.build().train(False)
     inputs = _inputs(model, subject.batch())
     program = torch.export.export(
-        model.network, (inputs,), dynamic_shapes=(_dynamic_shapes(inputs, subject),), strict=False
+        model.network, (inputs,), dynamic_shapes=(_dynamic_shapes(inputs),), strict=False
     )
     other_inputs = _inputs(model, subject.batch(rows_of_request=(2, 5, 1, 3, 2), seed=1))
     with torch.no_grad():
@@ -291,7 +290,7 @@ def _letters(subject: Subject, module: nn.Module) -> dict[str, float]:
     return letters | own()
 
 
-def _dynamic_shapes(inputs: Inputs, subject: Subject) -> object:
+def _dynamic_shapes(inputs: Inputs) -> object:
     """Say that R and B are free; the padded length is fixed."""
     requests, rows = torch.export.Dim("R", min=2), torch.export.Dim("B", min=2)
     num_requests = len(next(iter(inputs.sequences.values())).mask)

@@ -17,7 +17,9 @@ OPERATORS: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
     ast.Div: operator.truediv,
     ast.Pow: operator.pow,
 }
-LINE = re.compile(r"^Cost: (?P<parameters>.+?) parameters; (?P<work>.+?) multiply-adds", re.M)
+LINE = re.compile(
+    r"^Cost: (?P<parameters>.+?) parameters; (?P<work>.+?) multiply-adds", re.MULTILINE
+)
 
 
 def cost_formulas(cls: type[Any]) -> tuple[str, str]:

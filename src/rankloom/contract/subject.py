@@ -192,8 +192,8 @@ def slot_of(cls: type[Any]) -> str:
     """
     if not issubclass(cls, nn.Module):
         raise ConfigError(
-            f"{cls.__module__}:{cls.__name__}: is no torch.nn.Module. See rankloom.layers.protocols "
-            "for what each slot promises."
+            f"{cls.__module__}:{cls.__name__}: is no torch.nn.Module. See "
+            "rankloom.layers.protocols for what each slot promises."
         )
     declared = {"takes": "interaction", "gives": "tokenization", "reads_candidate": "sequence"}
     return next((slot for name, slot in declared.items() if hasattr(cls, name)), "head")

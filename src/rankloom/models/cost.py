@@ -141,7 +141,9 @@ class _PartCounter:
     """Counts FLOPs and bytes while one of the named modules is at work.
 
     The parts of an interaction are called one by one (`embed_in`, layers, `readout`), so that a
-    hook on the module itself would miss them: each method's call is wrapped instead.
+    hook on the module itself would miss them: each method's call is wrapped instead. A head calls
+    the interaction's `readout` in its own `forward`: what a call within a call costs belongs to the
+    inner one alone.
     """
 
     METHODS = ("forward", "encode", "read", "embed_in", "features", "readout")
@@ -150,6 +152,7 @@ class _PartCounter:
         self.num_rows = num_rows
         self.flops: dict[str, float] = {}
         self.bytes: dict[str, float] = {}
+        self._within: list[list[float]] = []
 
     def run(self, call: Callable[[], Any], parts: Mapping[str, nn.Module]) -> None:
         """Call once with every part counted."""
@@ -178,10 +181,15 @@ class _PartCounter:
 
     def _counted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
+            self._within.append([0.0, 0.0])
             with FlopCounterMode(display=False) as flops, _ByteCounter() as traffic:
                 result = method(*args, **kwargs)
-            self.flops[name] = self.flops.get(name, 0.0) + flops.get_total_flops()
-            self.bytes[name] = self.bytes.get(name, 0.0) + traffic.total
+            inner = self._within.pop()
+            own = [flops.get_total_flops(), traffic.total]
+            if self._within:
+                self._within[-1] = [a + b for a, b in zip(self._within[-1], own, strict=True)]
+            self.flops[name] = self.flops.get(name, 0.0) + own[0] - inner[0]
+            self.bytes[name] = self.bytes.get(name, 0.0) + own[1] - inner[1]
             return result
 
         return counted

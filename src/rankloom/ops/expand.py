@@ -56,6 +56,7 @@ def sum_rows(values: Tensor, index: Tensor, num_rows: int) -> Tensor:
     Returns:
         (num_rows, ...). Zero where no value points.
     """
+    # On GPU, sums of bf16 would be bf16 sums: the 257th one added to 256 ones is lost.
     wide = torch.promote_types(values.dtype, torch.float32)
     sums = values.new_zeros((num_rows, *values.shape[1:]), dtype=wide)
     return sums.index_add_(0, index, values.to(wide)).to(values.dtype)

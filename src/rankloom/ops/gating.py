@@ -50,12 +50,10 @@ def _swiglu_backward(gradient: Tensor, gate_up: Tensor) -> Tensor:
     grad_gate, grad_up = as_rows(result, order).chunk(2, dim=1)
     grad = as_rows(gradient, order)
     for piece in row_chunks(gate):
-        sigmoid = torch.sigmoid(gate[piece])
-        silu = sigmoid * gate[piece]
-        torch.mul(grad[piece], silu, out=grad_up[piece])
-        # SiLU'(g) = s + g s (1 - s) with s the sigmoid.
-        slope = torch.addcmul(sigmoid, silu, 1 - sigmoid)
-        torch.mul(slope.mul_(up[piece]), grad[piece], out=grad_gate[piece])
+        torch.mul(grad[piece], torch.nn.functional.silu(gate[piece]), out=grad_up[piece])
+        torch.ops.aten.silu_backward.grad_input(
+            grad[piece] * up[piece], gate[piece], grad_input=grad_gate[piece]
+        )
     return result
 
 

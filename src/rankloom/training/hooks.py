@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from rankloom.atomic import write_text
+from rankloom.errors import DataError
 from rankloom.evaluation import Evaluation
 
 Printer = Callable[[str], None]
@@ -126,16 +131,22 @@ class JsonlHook:
 
     Args:
         path: The file; appended to.
-        from_step: Lines of later steps are dropped first: a resumed run makes them again.
+        num_records: Records to keep; a resumed run makes the later ones again.
+
+    Raises:
+        DataError: It cannot be written.
     """
 
-    def __init__(self, path: Path, *, from_step: int = 0) -> None:
-        if path.is_file():
-            # The last line may be half written if the process was killed.
-            kept = [r for r in read_metrics(path) if r["step"] <= from_step]
-            write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = path.open("a", encoding="utf-8")
+    def __init__(self, path: Path, *, num_records: int = 0) -> None:
+        self.path = path
+        with _writing(path):
+            if path.is_file():
+                # The last line may be half written if the process was killed.
+                kept = read_metrics(path)[:num_records]
+                write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+            path.parent.mkdir(parents=True, exist_ok=True)
+            # Unbuffered: on a full disk nothing is left over that closing would have to write.
+            self.file = path.open("ab", buffering=0)
 
     def on_step(self, record: StepRecord) -> None:
         """Write the record."""
@@ -157,22 +168,40 @@ class JsonlHook:
         self.file.close()
 
     def _write(self, record: Mapping[str, Any]) -> None:
-        self.file.write(json.dumps(record) + "\n")
-        self.file.flush()
+        line = (json.dumps(record) + "\n").encode()
+        with _writing(self.path):
+            if self.file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 class TensorBoardHook:
-    """TensorBoard events.
+    """TensorBoard events, a file for each start.
+
+    The events are written here and not by `SummaryWriter`: its thread meets a full disk alone, and
+    nothing but a traceback tells of it.
 
     Args:
         folder: Of the event files.
         from_step: Later steps of earlier event files are hidden: a resumed run makes them again.
+
+    Raises:
+        DataError: It cannot be written.
     """
 
     def __init__(self, folder: Path, *, from_step: int = 0) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, needed here only
+        from tensorboard.compat.proto import event_pb2, summary_pb2  # slow, and needed here only
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
-        self.writer = SummaryWriter(str(folder), purge_step=from_step + 1)
+        self.events, self.summaries = event_pb2, summary_pb2
+        # Digits as wide as a second's count: the files are read in the order of their names.
+        self.path = folder / f"events.out.tfevents.{time.time_ns():019d}.{os.getpid()}"
+        with _writing(self.path):
+            folder.mkdir(parents=True, exist_ok=True)
+            self.file = self.path.open("wb", buffering=0)
+        self.writer = RecordWriter(self.file)
+        start = self.events.SessionLog(status=self.events.SessionLog.START)
+        self._write(file_version="brain.Event:2")
+        self._write(step=from_step + 1, session_log=start)
 
     def on_step(self, record: StepRecord) -> None:
         """Write one scalar for each number."""
@@ -187,18 +216,32 @@ class TensorBoardHook:
         }
         if record.grad_norm is not None:
             scalars["optimizer/grad_norm"] = record.grad_norm
-        for name, value in scalars.items():
-            self.writer.add_scalar(name, value, record.step)
+        self._write_scalars(scalars, record.step)
 
     def on_evaluation(self, evaluation: Evaluation, *, step: int) -> None:
         """Write one scalar for each metric."""
-        for task, found in evaluation.tasks.items():
-            for name, value in found.metrics.items():
-                self.writer.add_scalar(f"{evaluation.split}/{task}/{name}", value, step)
+        scalars = {
+            f"{evaluation.split}/{task}/{name}": value
+            for task, found in evaluation.tasks.items()
+            for name, value in found.metrics.items()
+        }
+        self._write_scalars(scalars, step)
 
     def close(self) -> None:
-        """Flush and close."""
-        self.writer.close()
+        """Close the file."""
+        self.file.close()
+
+    def _write_scalars(self, scalars: Mapping[str, float], step: int) -> None:
+        values = [
+            self.summaries.Summary.Value(tag=name, simple_value=value)
+            for name, value in scalars.items()
+        ]
+        self._write(step=step, summary=self.summaries.Summary(value=values))
+
+    def _write(self, **parts: Any) -> None:
+        with _writing(self.path):
+            event = self.events.Event(wall_time=time.time(), **parts)
+            self.writer.write(event.SerializeToString())
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -215,6 +258,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def terminal_console() -> Console | None:
     """Give a console to draw bars on, if standard output is a terminal."""
     return Console() if sys.stdout.isatty() else None
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Say which file could not be written, and how to go on."""
+    try:
+        yield
+    except OSError as error:
+        raise DataError(
+            f"{path}: cannot be written ({error.strerror or error}). The last checkpoint is "
+            "untouched. Free some space, then go on with --resume."
+        ) from error
 
 
 def _count(value: float) -> str:

@@ -15,10 +15,10 @@ import torch
 
 from rankloom.data.batch import Batch
 from rankloom.data.reader import LogReader
-from rankloom.errors import ConfigError
+from rankloom.errors import ConfigError, RankLoomError
 from rankloom.evaluation import Evaluation
 from rankloom.evaluation.result import LOWER_IS_BETTER
-from rankloom.losses import Loss, LossValues
+from rankloom.losses import Loss
 from rankloom.models import Model
 from rankloom.models.cost import training_flops
 from rankloom.models.precision import autocast_for, choose_device, choose_precision, matmul_rate
@@ -29,6 +29,7 @@ from rankloom.training.hooks import Hook, StepRecord
 from rankloom.training.optimizer import dense_optimizer, lr_factor
 from rankloom.training.sparse import sparse_optimizer
 from rankloom.training.step import StepResult, train_step
+from rankloom.training.window import Window
 
 
 @dataclass
@@ -49,6 +50,10 @@ class TrainerState:
     """Evaluations since then."""
     is_finished: bool = False
     """Whether nothing is left to train."""
+    num_records: int = 0
+    """Records of the log so far."""
+    window: dict[str, Any] = field(default_factory=dict)
+    """Sums of the record under way, when a stop came between two."""
 
 
 @dataclass(frozen=True)
@@ -65,29 +70,6 @@ class TrainOutcome:
     """The last evaluation on the validation log."""
 
 
-@dataclass
-class _Window:
-    """Sums since the last record of the log; tensors, so that no step waits for the device."""
-
-    losses: LossValues | None = None
-    grad_norm: torch.Tensor | None = None
-    steps: int = 0
-    rows: int = 0
-    began: float = field(default_factory=time.perf_counter)
-
-    def add(self, result: StepResult, num_rows: int) -> None:
-        losses = result.losses
-        if self.losses is not None:
-            losses = LossValues(
-                self.losses.total + losses.total,
-                {name: self.losses.tasks[name] + value for name, value in losses.tasks.items()},
-                {n: self.losses.auxiliary[n] + value for n, value in losses.auxiliary.items()},
-            )
-        self.losses, self.grad_norm = losses, result.grad_norm
-        self.steps += 1
-        self.rows += num_rows
-
-
 class Trainer:
     """Trains a model on a log.
 
@@ -96,7 +78,7 @@ class Trainer:
         config: How.
         reader: The training log.
         folder: The run folder; `checkpoints/` stands in it.
-        hooks: Are told what happens; given the step that training starts from.
+        hooks: Are told what happens; given the state that training starts from.
         evaluate: Evaluates the validation log, or none.
 
     Raises:
@@ -110,7 +92,7 @@ class Trainer:
         reader: LogReader,
         folder: Path,
         *,
-        hooks: Callable[[int], Sequence[Hook]] = lambda _: (),
+        hooks: Callable[[TrainerState], Sequence[Hook]] = lambda _: (),
         evaluate: Callable[[], Evaluation] | None = None,
     ) -> None:
         if config.early_stopping and evaluate is None:
@@ -129,6 +111,7 @@ class Trainer:
         self.sparse = sparse_optimizer(model.embedder.table_groups(), config.sparse)
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.state = TrainerState()
+        self.window = Window()
         self.metric = monitored_metric(model, config.early_stopping)
         self.autocast = autocast_for(self.precision, self.device)
         self.total_steps = config.epochs * -(-reader.num_rows // config.batch_size)
@@ -141,11 +124,12 @@ class Trainer:
         if folder is None:
             return False
         self.state = TrainerState(**restore(folder, self.model, self.dense, self.sparse))
+        self.window = Window.from_dict(self.state.window, self.device)
         return True
 
     def run(self) -> TrainOutcome:
         """Train until the last epoch, early stopping or Ctrl-C; a checkpoint stands at the end."""
-        hooks = self.make_hooks(self.state.step)
+        hooks = self.make_hooks(self.state)
         evaluation: Evaluation | None = None
         if self.state.step == 0:
             torch.manual_seed(self.config.seed)
@@ -165,29 +149,27 @@ class Trainer:
     def _train_epoch(self, hooks: Sequence[Hook], is_interrupted: Callable[[], bool]) -> bool:
         """Make the epoch's remaining steps; give whether it came to its end."""
         config, state = self.config, self.state
-        window = _Window()
+        every = config.checkpoint_every_steps
+        self.window.restart_clock()
         # From the generator's `with` the reading threads end with the loop, however it ends.
         with self.reader.batches(state.epoch, state.position) as batches:
             for batch, position in batches:
                 batch = batch.to(self.device)
                 if not self.flops_per_row:
                     self.flops_per_row = training_flops(self.model, self.loss_fn, batch)
-                window.add(self._step(batch), batch.num_rows)
+                self.window.add(self._step(batch), batch.num_rows)
                 state.step += 1
                 state.position = position
-                if window.steps == config.log_every_steps:
-                    window = self._log(hooks, window)
-                if config.checkpoint_every_steps and not state.step % config.checkpoint_every_steps:
-                    window = self._log(hooks, window)
+                is_due = bool(every) and not state.step % every
+                if is_due or self.window.steps == config.log_every_steps:
+                    self._log(hooks)
+                if is_due:
                     self._save()
-                    window.began = time.perf_counter()
+                    self.window.restart_clock()
                 if is_interrupted():
-                    break
-            else:
-                self._log(hooks, window)
-                return True
-        self._log(hooks, window)
-        return False
+                    return False
+        self._log(hooks)
+        return True
 
     def _step(self, batch: Batch) -> StepResult:
         factor = lr_factor(self.config.schedule, self.state.step, self.total_steps)
@@ -208,22 +190,32 @@ class Trainer:
     def _end_epoch(self, hooks: Sequence[Hook]) -> Evaluation | None:
         """Evaluate, decide whether to go on, and save."""
         state, config = self.state, self.config
-        state.epoch += 1
-        state.position = 0
-        state.is_finished = state.epoch >= config.epochs
+        is_last = state.epoch + 1 >= config.epochs
         evaluation = None
         is_best = self.evaluate is None
-        if self.evaluate and (state.is_finished or not state.epoch % config.evaluate_every_epochs):
-            evaluation = self.evaluate()
-            self.model.train()
+        if self.evaluate and (is_last or not (state.epoch + 1) % config.evaluate_every_epochs):
+            evaluation = self._evaluated(self.evaluate)
             for hook in hooks:
                 hook.on_evaluation(evaluation, step=state.step)
+            state.num_records += 1
             is_best = self._compare(evaluation.value(self.metric))
             stopping = config.early_stopping
-            if stopping and state.evaluations_without_gain >= stopping.patience:
-                state.is_finished = True
+            is_last |= bool(stopping) and state.evaluations_without_gain >= stopping.patience
+        state.epoch += 1
+        state.position = 0
+        state.is_finished = is_last
         self._save(best=is_best)
         return evaluation
+
+    def _evaluated(self, evaluate: Callable[[], Evaluation]) -> Evaluation:
+        try:
+            return evaluate()
+        except (RankLoomError, KeyboardInterrupt):
+            # A bad row of the validation log must not cost the epoch: a resumed run comes back here.
+            self._save()
+            raise
+        finally:
+            self.model.train()
 
     def _compare(self, value: float) -> bool:
         """Note a validation metric; give whether it is the best so far."""
@@ -237,19 +229,20 @@ class Trainer:
         state.evaluations_without_gain += 1
         return False
 
-    def _log(self, hooks: Sequence[Hook], window: _Window) -> _Window:
-        """Tell the hooks the means of a window; give a new one."""
+    def _log(self, hooks: Sequence[Hook]) -> None:
+        """Tell the hooks the means of the window, if it has any steps, and begin a new one."""
+        window = self.window
         if window.losses is None:
-            return window
-        elapsed = time.perf_counter() - window.began
-        rows_per_s = window.rows / elapsed
+            return
+        rows_per_s = window.rows / (time.perf_counter() - window.began)
         flops_per_s = rows_per_s * self.flops_per_row
+        losses, auxiliary = window.mean_losses()
         record = StepRecord(
             step=self.state.step,
             epoch=self.state.epoch,
             progress=self.state.position / max(1, self.reader.num_requests),
-            losses={name: float(v) / window.steps for name, v in window.losses.tasks.items()},
-            auxiliary={n: float(v) / window.steps for n, v in window.losses.auxiliary.items()},
+            losses=losses,
+            auxiliary=auxiliary,
             lr_dense=self.dense.param_groups[0]["lr"],
             lr_sparse=self.config.sparse.lr * self.sparse.lr_factor,
             grad_norm=None if window.grad_norm is None else float(window.grad_norm),
@@ -259,9 +252,11 @@ class Trainer:
         )
         for hook in hooks:
             hook.on_step(record)
-        return _Window()
+        self.state.num_records += 1
+        self.window = Window()
 
     def _save(self, *, best: bool = False) -> Path:
+        self.state.window = self.window.to_dict()
         return self.checkpoints.save(
             self.model,
             self.dense,

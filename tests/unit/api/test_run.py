@@ -61,7 +61,7 @@ def test_ten_mistakes_are_all_reported() -> None:
         ("data.train", [], "data.train: must be a path or a list of paths. Got ()."),
         ("schemas", {}, "schemas: unknown key. Did you mean 'schema'?"),
         ("features", {}, "features: unknown key."),
-        ("tasks", {}, "tasks: must have at least 1 entries."),
+        ("tasks", [], "tasks: must be a mapping of names to values. Got ()."),
         (
             "model.sequence",
             {"histori": {"kind": "masked_mean"}},
@@ -75,8 +75,10 @@ def test_ten_mistakes_are_all_reported() -> None:
         (
             "schema.history.columns.item_id.table",
             "itme",
-            "schema.history.columns.item_id.table: no feature says how values become rows of "
-            "'itme'. Did you mean 'item'?",
+            (
+                "schema.history.columns.item_id.table: no feature says how values become rows of "
+                "'itme'. Did you mean 'item'?"
+            ),
         ),
         ("model.head.kind", "no.such:Head", "model.head: kind: cannot import 'no.such:Head'"),
         ("tasks.like.label", "rating => 4", "tasks.like.label: must be a column or"),
@@ -85,6 +87,12 @@ def test_ten_mistakes_are_all_reported() -> None:
 def test_one_mistake_is_one_line(path: str, value: Any, line: str) -> None:
     (found,) = problems_of(good(), {path: value})
     assert found.startswith(f"run: {line}")
+
+
+def test_another_architecture_brings_its_own_options() -> None:
+    values = {"model.interaction": {"kind": "rankmixer"}, "model.tokenization.global_token": False}
+    run = load_run(good(), values)
+    assert run.config.model.interaction.kind == "rankmixer"
 
 
 def test_a_missing_part_is_named() -> None:

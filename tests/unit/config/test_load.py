@@ -89,7 +89,12 @@ VALUES: dict[str, Any] = {"model": {"kind": "mlp", "dims": [1]}, "epochs": 1}
         ("epochs=2", {**VALUES, "epochs": 2}),
         ("model.kind=cross", {**VALUES, "model": {"kind": "cross", "dims": [1]}}),
         ("model.dims=[4, 5]", {**VALUES, "model": {"kind": "mlp", "dims": [4, 5]}}),
-        ("model={kind: cross}", {**VALUES, "model": {"kind": "cross", "dims": [1]}}),
+        ("model={rate: 2}", {**VALUES, "model": {"kind": "mlp", "dims": [1], "rate": 2}}),
+        (
+            "model={kind: mlp, rate: 2}",
+            {**VALUES, "model": {"kind": "mlp", "dims": [1], "rate": 2}},
+        ),
+        ("model={kind: cross}", {**VALUES, "model": {"kind": "cross"}}),
         ("training.dense.lr=1e-3", {**VALUES, "training": {"dense": {"lr": 0.001}}}),
         ("epochs=null", {**VALUES, "epochs": None}),
         ("label=rating >= 4", {**VALUES, "label": "rating >= 4"}),

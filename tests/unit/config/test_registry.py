@@ -85,8 +85,10 @@ def test_reads_a_users_own_class_and_writes_it_back() -> None:
     [
         (
             "crsos",
-            "interaction: kind: unknown architecture 'crsos'. Did you mean 'cross'? "
-            "Known: cross, deep, or a package.module:Class of your own.",
+            (
+                "interaction: kind: unknown architecture 'crsos'. Did you mean 'cross'? "
+                "Known: cross, deep, or a package.module:Class of your own."
+            ),
         ),
         ({"num_layers": 3}, "interaction: `kind` is missing. Known: cross, deep."),
         (["cross"], "interaction: must be a mapping with `kind`. Got ('cross',)."),
@@ -100,8 +102,10 @@ def test_reads_a_users_own_class_and_writes_it_back() -> None:
         ),
         (
             "own_cross:Bare",
-            "interaction: kind: 'own_cross:Bare' has no attribute `Config` that is a "
-            "rankloom.Config. Add one.",
+            (
+                "interaction: kind: 'own_cross:Bare' has no attribute `Config` that is a "
+                "rankloom.Config. Add one."
+            ),
         ),
     ],
 )

@@ -45,8 +45,10 @@ def test_a_table_defined_in_two_ways_is_refused() -> None:
         "more": item(table="item"),
     }
     assert problems_of(features) == [
-        "schema.other: defines table 'item' otherwise than schema.item. Define it once, and give "
-        "only `table` elsewhere."
+        (
+            "schema.other: defines table 'item' otherwise than schema.item. Define it once, and give "
+            "only `table` elsewhere."
+        )
     ]
 
 
@@ -57,8 +59,10 @@ def test_a_table_without_definition_names_the_nearest() -> None:
         "seen": SequenceFeature(side="user", columns=columns),
     }
     assert problems_of(features) == [
-        "schema.seen.columns.id.table: no feature says how values become rows of 'itme'. "
-        "Did you mean 'item'? Add num_embeddings, vocabulary or hash_buckets."
+        (
+            "schema.seen.columns.id.table: no feature says how values become rows of 'itme'. "
+            "Did you mean 'item'? Add num_embeddings, vocabulary or hash_buckets."
+        )
     ]
 
 
@@ -194,8 +198,10 @@ def test_the_rate_follows_from_the_side() -> None:
         ({"kind": "dense", "encode": "loga"}, "encode: kind must be one of linear, log, quantile."),
         (
             {"kind": "spase", "num_embeddings": 3},
-            "kind must be one of sparse, dense, sequence, vector. Got 'spase'. "
-            "Did you mean 'sparse'?",
+            (
+                "kind must be one of sparse, dense, sequence, vector. Got 'spase'. "
+                "Did you mean 'sparse'?"
+            ),
         ),
     ],
 )
