@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.harness import Cell, Row, spread
+from benchmarks.harness import Cell, Row, spread_by_variant
 from rankloom.interaction.tokenmixer_large import TokenMixerLarge, TokenMixerLargeConfig
 from rankloom.layers.protocols import Layout, TokenLayout, Tokens, run_layers
 from rankloom.models.precision import autocast_for, choose_device, choose_precision, matmul_rate
@@ -77,11 +77,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
     """Median share and its spread for each width and mode."""
-    variants = dict.fromkeys(row["variant"] for row in rows)
-    return {
-        variant: spread([row["share"] for row in rows if row["variant"] == variant])
-        for variant in variants
-    }
+    return spread_by_variant(rows, ["share", "flops_per_s", "matmul_flops_per_s"])
 
 
 def _call(options: Mapping[str, Any], device: torch.device, precision: Any) -> Callable[[], None]:

@@ -20,8 +20,8 @@ def model_line(run: Run, model: Model) -> str:
         )
     return (
         f"model     {run.config.model.interaction.kind}  {form} "
-        f"M={len(model.network.interaction.layers)}   {scaled(cost.parameters)}dense + "
-        f"{scaled(cost.table_parameters)}table parameters   "
+        f"M={len(model.network.interaction.layers)}   {scaled(cost.parameters).strip()} dense + "
+        f"{scaled(cost.table_parameters).strip()} table parameters   "
         f"{scaled(cost.flops_per_row)}FLOP/row"
     )
 

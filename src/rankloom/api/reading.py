@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rankloom.api.run import Run
+from rankloom.api.run import SPLITS, Run
 from rankloom.data.files import check_files
 from rankloom.data.order import Order
 from rankloom.data.plan import Decoder
@@ -10,8 +10,6 @@ from rankloom.data.reader import LogReader
 from rankloom.data.transforms import Transforms
 from rankloom.errors import DataError, RankLoomError, SchemaError
 from rankloom.evaluation.evaluate import key_columns
-
-SPLITS = ("train", "valid", "test")
 
 
 def check_run_files(run: Run) -> None:

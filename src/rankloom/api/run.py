@@ -26,6 +26,9 @@ Files = Annotated[
 """A path or glob, or several."""
 
 
+SPLITS = ("train", "valid", "test")
+
+
 class DataConfig(Config):
     """Where the log is."""
 
@@ -42,9 +45,14 @@ class DataConfig(Config):
         """Give the paths and globs of train, valid or test.
 
         Raises:
-            ConfigError: The run file names no files for that split.
+            ConfigError: There is no such split, or the run file names no files for it.
         """
-        found = getattr(self, split, None)
+        if split not in SPLITS:
+            raise ConfigError(
+                f"split: must be one of {', '.join(SPLITS)}. Got {split!r}."
+                f"{did_you_mean(split, SPLITS)}"
+            )
+        found = getattr(self, split)
         if found is None:
             raise ConfigError(f"data.{split}: is missing. Name its Parquet files.")
         return (found,) if isinstance(found, str) else found

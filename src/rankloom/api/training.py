@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -9,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from rankloom.api.describing import model_line
-from rankloom.api.evaluating import evaluate_split
+from rankloom.api.evaluating import evaluate_split, read_evaluations
 from rankloom.api.reading import check_run_files, training_reader
 from rankloom.api.result import RunFolder, TrainResult, new_model
 from rankloom.api.run import Run, load_run
@@ -19,12 +21,14 @@ from rankloom.errors import CheckpointError, ConfigError
 from rankloom.evaluation import Evaluation
 from rankloom.models import Model
 from rankloom.report import write_report
-from rankloom.training import Trainer
+from rankloom.training import Trainer, TrainerState
 from rankloom.training.checkpoint import load_weights
 from rankloom.training.hooks import ConsoleHook, Hook, JsonlHook, TensorBoardHook, terminal_console
+from rankloom.training.monitor import monitored_metric
 from rankloom.training.warm_start import warm_start
 
 Printer = Callable[[str], None]
+PARTS = ("checkpoints", "tensorboard", "transforms")
 
 
 def train(
@@ -53,31 +57,29 @@ def train(
         CheckpointError: A checkpoint cannot be written or read.
     """
     at = RunFolder(Path(folder) if folder is not None else _free_folder(run.name))
-    _claim(at, run, resume=resume, overwrite=overwrite)
+    _check_folder(at, run, resume=resume, overwrite=overwrite)
+    # Nothing is written, and no earlier run removed, before all that can be checked is.
     check_run_files(run)
-    transforms = _transforms(run, at, printer)
+    transforms, is_fitted = _transforms(run, at, printer, resume=resume)
     model = new_model(run, transforms)
-    if run.config.training.warm_start and at.checkpoints.path("last") is None:
+    if run.config.training.warm_start and not (resume and at.checkpoints.path("last")):
         _warm_start(run, model, transforms, printer)
     printer(model_line(run, model))
-    trainer = Trainer(
-        model,
-        run.config.training,
-        training_reader(run, transforms),
-        at.path,
-        hooks=lambda step: _hooks(run, at, step, printer),
-        evaluate=_validation(run, transforms, model) if run.config.data.valid else None,
-    )
+    trainer = _trainer(run, at, model, transforms, printer)
     if resume and trainer.resume():
-        printer(f"resumed   {at.path} at step {trainer.state.step}")
+        _say_resumed(at, trainer.state, printer)
+    elif not resume:
+        _claim(at, run)
+    if is_fitted:
+        transforms.save(at.transforms)
     outcome = trainer.run()
     if outcome.is_interrupted:
         printer(
             f"stopped   step {outcome.state.step} is saved in {outcome.checkpoint}; go on with: "
-            f"rankloom train --resume {at.path}"
+            f"rankloom train --resume {shlex.quote(str(at.path))}"
         )
     load_weights(at.checkpoints.path("best") or outcome.checkpoint, model)
-    write_report(at.report, name=run.name, metrics=at.metrics, evaluations={})
+    write_report(at.report, name=run.name, metrics=at.metrics, evaluations=read_evaluations(at))
     return TrainResult(
         at,
         run,
@@ -116,34 +118,58 @@ def fit(run: Run, *, printer: Printer = lambda _: None) -> Transforms:
     return transforms
 
 
-def _claim(at: RunFolder, run: Run, *, resume: bool, overwrite: bool) -> None:
-    """Make the run folder ours, or say why it cannot be."""
-    if at.run_file.is_file():
-        if resume:
-            stored = load_run(at.run_file)
-            if stored.config.digest() != run.config.digest():
-                raise CheckpointError(
-                    f"{at.run_file}: differs from the run to resume. Resume without changes, or "
-                    "give another folder and set training.warm_start."
-                )
-            return
-        if not overwrite:
-            raise ConfigError(
-                f"{at.path}: holds a run already. Go on with --resume, start anew with "
-                "--overwrite, or give another folder with --to."
-            )
-        for entry in ("checkpoints", "tensorboard", "transforms"):
-            shutil.rmtree(at.path / entry, ignore_errors=True)
-        for path in (at.metrics, at.evaluation, at.report, at.run_file):
-            path.unlink(missing_ok=True)
-    elif resume:
+def _check_folder(at: RunFolder, run: Run, *, resume: bool, overwrite: bool) -> None:
+    """Say why the run folder cannot be ours, if so, without touching it."""
+    if resume and not at.run_file.is_file():
         raise ConfigError(f"{at.path}: holds no run to resume. Start it without --resume.")
+    if resume:
+        if load_run(at.run_file).config.digest() != run.config.digest():
+            raise CheckpointError(
+                f"{at.run_file}: differs from the run to resume. Resume without changes, or "
+                "give another folder and set training.warm_start."
+            )
+    elif at.run_file.is_file() and not overwrite:
+        raise ConfigError(
+            f"{at.path}: holds a run already. Go on with --resume, start anew with "
+            "--overwrite, or give another folder with --to."
+        )
+    elif not at.run_file.is_file():
+        foreign = [name for name in PARTS if (at.path / name).exists()]
+        if foreign:
+            # Training removes old checkpoints there: they must be a run's.
+            raise ConfigError(
+                f"{at.path}: holds {', '.join(foreign)}, but no run. Give another folder with --to."
+            )
+    standing = next(path for path in (at.path, *at.path.absolute().parents) if path.exists())
+    if not standing.is_dir() or not os.access(standing, os.W_OK):
+        what = "cannot be written to" if standing.is_dir() else "is no folder"
+        raise ConfigError(f"{at.path}: {standing} {what}. Give another folder with --to.")
+
+
+def _claim(at: RunFolder, run: Run) -> None:
+    """Make the run folder ours; what an earlier run left there goes."""
     try:
+        if at.run_file.is_file():
+            for name in PARTS:
+                if (at.path / name).is_dir():
+                    shutil.rmtree(at.path / name)
+            for path in (at.metrics, at.evaluation, at.report):
+                path.unlink(missing_ok=True)
         run.save(at.run_file)
     except OSError as error:
         raise ConfigError(
-            f"{at.path}: cannot be written ({error.strerror}). Give another folder with --to."
+            f"{at.path}: cannot be written ({error.strerror}). Free some space, or give another "
+            "folder with --to."
         ) from None
+
+
+def _say_resumed(at: RunFolder, state: TrainerState, printer: Printer) -> None:
+    if state.is_finished:
+        printer(f"finished  {at.path} at step {state.step}: nothing is left to train")
+        return
+    printer(f"resumed   {at.path} at step {state.step}")
+    # What was found with the weights of then is no result of this run.
+    at.evaluation.unlink(missing_ok=True)
 
 
 def _free_folder(name: str) -> Path:
@@ -152,13 +178,36 @@ def _free_folder(name: str) -> Path:
     return base if not base.exists() else next(path for path in numbered if not path.exists())
 
 
-def _transforms(run: Run, at: RunFolder, printer: Printer) -> Transforms:
-    """Load the run's fitted transforms, or fit them on the training log."""
-    if (at.transforms / "transforms.json").is_file():
-        return Transforms.load(at.transforms)
-    transforms = fit(run, printer=printer)
-    transforms.save(at.transforms)
-    return transforms
+def _transforms(
+    run: Run, at: RunFolder, printer: Printer, *, resume: bool
+) -> tuple[Transforms, bool]:
+    """Give the transforms of the run to resume, or fit them; and whether they were fitted."""
+    if resume and (at.transforms / "transforms.json").is_file():
+        return Transforms.load(at.transforms), False
+    return fit(run, printer=printer), True
+
+
+def _trainer(
+    run: Run, at: RunFolder, model: Model, transforms: Transforms, printer: Printer
+) -> Trainer:
+    config = run.config
+    has_groups = getattr(run.schema.roles, config.evaluation.gauc_by) is not None
+    return Trainer(
+        model,
+        config.training,
+        training_reader(run, transforms),
+        at.path,
+        hooks=lambda state: _hooks(run, at, state, printer),
+        evaluate=_validation(run, transforms, model) if config.data.valid else None,
+        metric=monitored_metric(
+            run.schema,
+            config.training.early_stopping,
+            config.evaluation.metrics,
+            has_groups=has_groups,
+        )
+        if config.data.valid
+        else "",
+    )
 
 
 def _warm_start(run: Run, model: Model, transforms: Transforms, printer: Printer) -> None:
@@ -177,12 +226,14 @@ def _warm_start(run: Run, model: Model, transforms: Transforms, printer: Printer
     printer(f"warm start from {source}: {found}")
 
 
-def _hooks(run: Run, at: RunFolder, step: int, printer: Printer) -> list[Hook]:
+def _hooks(run: Run, at: RunFolder, state: TrainerState, printer: Printer) -> list[Hook]:
+    if state.is_finished:
+        return []
     console = terminal_console() if printer is print else None
     return [
         ConsoleHook(run.config.training.epochs, printer=printer, console=console),
-        JsonlHook(at.metrics, from_step=step),
-        TensorBoardHook(at.tensorboard, from_step=step),
+        JsonlHook(at.metrics, num_records=state.num_records),
+        TensorBoardHook(at.tensorboard, from_step=state.step),
     ]
 
 

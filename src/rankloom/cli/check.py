@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Annotated
 
 import typer
@@ -17,8 +16,6 @@ def check(
     """Run every assertion that an architecture must pass, on small random data."""
     from rankloom.contract import check_architecture
 
-    # A file in the current folder is found like a script would find it.
-    sys.path.insert(0, "")
     failures = 0
     for outcome in check_architecture(target, overrides or []):
         typer.echo(f"{'ok  ' if outcome.error is None else 'FAIL'}  {outcome.name}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -35,6 +36,8 @@ app.command("predict")(predict.predict)
 app.command("describe")(describe.describe)
 app.command("check")(check.check)
 app.command("models")(models.models)
+
+STOPPED = "stopped: a training goes on with --resume from its last checkpoint"
 
 ALLOCATOR = {
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
@@ -68,26 +71,36 @@ def main() -> None:
     if debug:
         # Allowed anywhere on the line, as people add it after the fact.
         sys.argv = [one for one in sys.argv if one != "--debug"]
+    # At the end, so that a file here hides nothing that is installed: an architecture of one's own.
+    sys.path.append(str(Path.cwd()))
     try:
         app()
-    except RankLoomError as error:
+    except (Exception, KeyboardInterrupt) as error:
         if debug:
             raise
-        typer.echo(str(error), err=True)
-        sys.exit(2)
-    except KeyboardInterrupt:
-        if debug:
-            raise
-        typer.echo("stopped", err=True)
-        sys.exit(130)
-    except OSError as error:
-        if debug:
-            raise
+        message, code = _explained(error)
+        typer.echo(message, err=True)
+        sys.exit(code)
+    except SystemExit as stop:
+        # Typer makes Ctrl-C an exit that says nothing.
+        if isinstance(getattr(stop.__context__, "__cause__", None), KeyboardInterrupt):
+            typer.echo(STOPPED, err=True)
+        raise
+
+
+def _explained(error: BaseException) -> tuple[str, int]:
+    """Give what to print for an error, and the exit code."""
+    if isinstance(error, RankLoomError):
+        return str(error), 2
+    if isinstance(error, KeyboardInterrupt):
+        return STOPPED, 130
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        typer.echo(
-            f"{where}{error.strerror or error}. Free some space, or give another place.", err=True
-        )
-        sys.exit(2)
+        what = error.strerror or error
+        return f"{where}{what}. Free some space, or give another place.", 2
+    found = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    advice = "This should not happen. Run it again with --debug, and report what it shows."
+    return f"rankloom: {found}. {advice}", 1
 
 
 def _set_up_allocator() -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
+import json
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -13,6 +13,7 @@ from rankloom.cli.data import prepared_line
 from rankloom.cli.options import Overrides
 from rankloom.errors import ConfigError
 
+SPLITS = ("train", "valid", "test")
 RUN_FILE = Path(__file__).with_name("quickstart.yaml")
 
 
@@ -35,20 +36,17 @@ def quickstart(
     if data not in {"movielens", "synthetic"}:
         raise ConfigError(f"rankloom quickstart --data: movielens or synthetic. Got {data!r}.")
     began = time.perf_counter()
-    if to.exists() and not (to / "data").is_dir() and any(to.iterdir()):
-        raise ConfigError(f"{to}: holds something else than a quickstart. Give another --to.")
+    _check_folder(to)
     log = to / "data"
-    shutil.rmtree(log, ignore_errors=True)
+    paths = {part: json.dumps(str(log / part / "*.parquet")) for part in SPLITS}
+    # A mistake in an option is found before anything is fetched.
+    run = api.load_run(
+        RUN_FILE, [f"data.{p}={path}" for p, path in paths.items()] + (overrides or [])
+    )
     prepared = prepare_dataset(data, log, split=split, report=typer.echo)
     typer.echo(
         f"{prepared_line(prepared.folder, prepared.rows)}   {time.perf_counter() - began:.0f} s"
     )
-    paths: dict[str, Any] = {
-        f"data.{part}": str(log / part / "*.parquet") for part in ("train", "valid", "test")
-    }
-    run = api.load_run(RUN_FILE, paths)
-    if overrides:
-        run = api.load_run(run.config.to_dict(), overrides)
     result = api.train(run, to, overwrite=True)
     if result.is_interrupted:
         raise typer.Exit(130)
@@ -63,3 +61,13 @@ def quickstart(
         f"next      rankloom predict {to} YOUR.parquet --to SCORED.parquet, or a run file of your "
         "own: rankloom train RUN.yaml"
     )
+
+
+def _check_folder(to: Path) -> None:
+    """Refuse a folder that holds something else than a quickstart."""
+    if not to.is_dir() or (to / "run.yaml").is_file():
+        return
+    # Data without a run are those of a quickstart that was stopped early.
+    others = [entry.name for entry in to.iterdir() if entry.name != "data"]
+    if others:
+        raise ConfigError(f"{to}: holds something else than a quickstart. Give another --to.")

@@ -57,7 +57,8 @@ class MLP(nn.Module):
     """Hidden layers in a row; the identity when there is none.
 
     Example:
-        >>> mlp = MLP(8, (16, 4), generator=torch.Generator().manual_seed(0))
+        >>> from torch import Generator
+        >>> mlp = MLP(8, (16, 4), generator=Generator().manual_seed(0))
         >>> mlp.out_dim
         4
     """

@@ -120,15 +120,18 @@ def model_cost(model: Model) -> ModelCost:
 def training_flops(model: Model, loss_fn: Loss, batch: Batch) -> float:
     """Count the FLOPs of one row's forward and backward on a given batch.
 
-    Leaves gradients, random state and mode as they were.
+    Leaves gradients, buffers (a batch norm's means), random state and mode as they were.
     """
     parameters = list(model.network.parameters())
     saved = [parameter.grad for parameter in parameters]
+    buffers = [(buffer, buffer.clone()) for buffer in model.network.buffers()]
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
         output = model.network(model.embedder(batch).inputs)
         loss_fn(output, batch).total.backward()
     for parameter, gradient in zip(parameters, saved, strict=True):
         parameter.grad = gradient
+    for buffer, before in buffers:
+        buffer.copy_(before)
     return counter.get_total_flops() / batch.num_rows
 
 

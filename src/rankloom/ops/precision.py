@@ -113,7 +113,9 @@ def _rms_norm_backward(
         product = grad * part
         grad_weight.addmv_(product.T, r[:, 0])
         # d/dx of x r w with r = (mean(x^2) + eps)^(-1/2).
-        slope = (product @ gain)[:, None].mul_(r**3).div_(-x.shape[-1])
+        # With `out`, because autocast would turn a plain product into bf16.
+        slope = torch.mv(product, gain, out=torch.empty_like(r[:, 0]))[:, None]
+        slope.mul_(r**3).div_(-x.shape[-1])
         target = out[piece] if wide == x.dtype else product
         torch.mul(grad, gain, out=target).mul_(r).addcmul_(part, slope)
         if wide != x.dtype:

@@ -33,6 +33,8 @@ class TableOptimizerConfig(Config):
     """Peak learning rate; default: the optimizer's."""
     weight_decay: NonNegativeFloat | None = None
     """Decay of the rows used in a step; default: the optimizer's."""
+    l2: NonNegativeFloat | None = None
+    """L2 penalty of the rows used in a step; default: the optimizer's."""
 
 
 class RowwiseAdagradConfig(Config):
@@ -48,6 +50,9 @@ class RowwiseAdagradConfig(Config):
     """What each accumulator starts from."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled decay of the rows used in a step, per step."""
+    l2: NonNegativeFloat = 0.0
+    """L2 penalty of the rows used in a step: this times their values joins their gradient. On a
+    small log it is what keeps tables from learning it by heart."""
     tables: dict[str, TableOptimizerConfig] = {}
     """Table -> what differs from the above."""
 
@@ -65,6 +70,9 @@ class SparseAdamConfig(Config):
     """Added to the root of the second mean."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled decay of the rows used in a step, per step."""
+    l2: NonNegativeFloat = 0.0
+    """L2 penalty of the rows used in a step: this times their values joins their gradient. On a
+    small log it is what keeps tables from learning it by heart."""
     tables: dict[str, TableOptimizerConfig] = {}
     """Table -> what differs from the above."""
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from rankloom.embedding import FusedTables, Lookup
 from rankloom.errors import ConfigError, did_you_mean, join_problems
 from rankloom.ops.segment import sum_by_id
-from rankloom.training.config import RowwiseAdagradConfig, SparseAdamConfig, TableOptimizerConfig
+from rankloom.training.config import RowwiseAdagradConfig, SparseAdamConfig
 
 
 class SparseOptimizer:
@@ -41,7 +41,7 @@ class SparseOptimizer:
         if problems:
             raise ConfigError(join_problems(problems, where="run file" if problems[1:] else ""))
         self.states = [self.new_state(group) for group in self.groups]
-        self._rates = [self._per_table(group) for group in self.groups]
+        self._options = [_TableOptions(group, config) for group in self.groups]
 
     def new_state(self, group: FusedTables) -> dict[str, Tensor]:
         """Give a group's optimizer state: tensors with one entry per row."""
@@ -62,33 +62,46 @@ class SparseOptimizer:
             gradients: list[Tensor] = [one.vectors.grad for one in used]  # type: ignore[misc]
             gradient = torch.cat(gradients) if used[1:] else gradients[0]
             rows, gradient_UD = sum_by_id(rows, gradient)
+            lr, decay, l2 = self._options[number].at(rows)
+            if l2 is not None:
+                gradient_UD = gradient_UD + l2 * group.weight[rows]
             delta_UD = self.update(self.states[number], rows, gradient_UD)
-            lr, decay = self._rates_of(number, rows)
             if decay is not None:
                 group.weight[rows] *= 1 - lr * self.lr_factor * decay
             group.weight.index_add_(0, rows, delta_UD.mul_(lr * -self.lr_factor))
 
-    def _per_table(self, group: FusedTables) -> tuple[Any, Any, Tensor | None]:
-        """Give (lr, decay, first rows): numbers, or one value per table when they differ."""
-        default = TableOptimizerConfig()
-        own = [self.config.tables.get(name, default) for name in group.sizes]
-        lrs = [one.lr or self.config.lr for one in own]
-        decays = [
-            self.config.weight_decay if one.weight_decay is None else one.weight_decay
-            for one in own
-        ]
-        if len(set(lrs)) == len(set(decays)) == 1:
-            return lrs[0], decays[0], None
-        starts = torch.tensor(list(group.offsets.values()))
-        return torch.tensor(lrs), torch.tensor(decays), starts
 
-    def _rates_of(self, number: int, rows: Tensor) -> tuple[Any, Any]:
-        lr, decay, starts = self._rates[number]
-        if starts is None:
-            return lr, decay or None
-        table = torch.bucketize(rows, starts.to(rows.device), right=True) - 1
-        decay = decay.to(rows.device)[table].unsqueeze(1) if bool(decay.any()) else None
-        return lr.to(rows.device)[table].unsqueeze(1), decay
+class _TableOptions:
+    """Learning rate, decay and L2 penalty of a group's tables, looked up by row.
+
+    Args:
+        group: The tables.
+        config: The optimizer's, with what differs from table to table.
+    """
+
+    def __init__(self, group: FusedTables, config: Any) -> None:
+        self.starts = torch.tensor(list(group.offsets.values()), device=group.weight.device)
+        self.by_name: dict[str, list[float]] = {}
+        for name in ("lr", "weight_decay", "l2"):
+            own = [getattr(config.tables.get(table), name, None) for table in group.sizes]
+            default = getattr(config, name)
+            self.by_name[name] = [default if value is None else value for value in own]
+
+    def at(self, rows: Tensor) -> tuple[Any, ...]:
+        """Give (lr, weight_decay, l2) at rows: a number, or (U, 1) where tables differ.
+
+        What is zero for every table is None.
+        """
+        table: Tensor | None = None
+        found: list[Any] = []
+        for values in self.by_name.values():
+            if len(set(values)) == 1:
+                found.append(values[0] or None)
+                continue
+            if table is None:
+                table = torch.bucketize(rows, self.starts.to(rows.device), right=True) - 1
+            found.append(torch.tensor(values, device=rows.device)[table].unsqueeze(1))
+        return tuple(found)
 
 
 class RowwiseAdagrad(SparseOptimizer):

@@ -17,15 +17,14 @@ from rankloom.data.batch import Batch
 from rankloom.data.reader import LogReader
 from rankloom.errors import ConfigError, RankLoomError
 from rankloom.evaluation import Evaluation
-from rankloom.evaluation.result import LOWER_IS_BETTER
 from rankloom.losses import Loss
 from rankloom.models import Model
 from rankloom.models.cost import training_flops
 from rankloom.models.precision import autocast_for, choose_device, choose_precision, matmul_rate
-from rankloom.schema import BinaryTask
 from rankloom.training.checkpoint import Checkpoints, restore
-from rankloom.training.config import EarlyStoppingConfig, TrainingConfig
+from rankloom.training.config import TrainingConfig
 from rankloom.training.hooks import Hook, StepRecord
+from rankloom.training.monitor import is_better
 from rankloom.training.optimizer import dense_optimizer, lr_factor
 from rankloom.training.sparse import sparse_optimizer
 from rankloom.training.step import StepResult, train_step
@@ -80,6 +79,7 @@ class Trainer:
         folder: The run folder; `checkpoints/` stands in it.
         hooks: Are told what happens; given the state that training starts from.
         evaluate: Evaluates the validation log, or none.
+        metric: `task/metric` of it that decides which checkpoint is the best.
 
     Raises:
         ConfigError: Device, precision or early stopping cannot be had.
@@ -94,6 +94,7 @@ class Trainer:
         *,
         hooks: Callable[[TrainerState], Sequence[Hook]] = lambda _: (),
         evaluate: Callable[[], Evaluation] | None = None,
+        metric: str = "",
     ) -> None:
         if config.early_stopping and evaluate is None:
             raise ConfigError(
@@ -112,7 +113,7 @@ class Trainer:
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.state = TrainerState()
         self.window = Window()
-        self.metric = monitored_metric(model, config.early_stopping)
+        self.metric = metric
         self.autocast = autocast_for(self.precision, self.device)
         self.total_steps = config.epochs * -(-reader.num_rows // config.batch_size)
         self.peak = matmul_rate(self.precision, self.device)
@@ -125,16 +126,18 @@ class Trainer:
             return False
         self.state = TrainerState(**restore(folder, self.model, self.dense, self.sparse))
         self.window = Window.from_dict(self.state.window, self.device)
+        self._set_rates(max(0, self.state.step - 1))
         return True
 
     def run(self) -> TrainOutcome:
         """Train until the last epoch, early stopping or Ctrl-C; a checkpoint stands at the end."""
-        hooks = self.make_hooks(self.state)
+        hooks: Sequence[Hook] = ()
         evaluation: Evaluation | None = None
         if self.state.step == 0:
             torch.manual_seed(self.config.seed)
         try:
             with _interrupt_flag() as is_interrupted:
+                hooks = self.make_hooks(self.state)
                 while not self.state.is_finished and not is_interrupted():
                     if self._train_epoch(hooks, is_interrupted):
                         evaluation = self._end_epoch(hooks) or evaluation
@@ -160,7 +163,7 @@ class Trainer:
                 self.window.add(self._step(batch), batch.num_rows)
                 state.step += 1
                 state.position = position
-                is_due = bool(every) and not state.step % every
+                is_due = every is not None and state.step % every == 0
                 if is_due or self.window.steps == config.log_every_steps:
                     self._log(hooks)
                 if is_due:
@@ -172,10 +175,7 @@ class Trainer:
         return True
 
     def _step(self, batch: Batch) -> StepResult:
-        factor = lr_factor(self.config.schedule, self.state.step, self.total_steps)
-        for group in self.dense.param_groups:
-            group["lr"] = self.config.dense.lr * factor
-        self.sparse.lr_factor = factor
+        self._set_rates(self.state.step)
         return train_step(
             self.model.embedder,
             self.model.network,
@@ -186,6 +186,12 @@ class Trainer:
             max_grad_norm=self.config.max_grad_norm,
             autocast=self.autocast,
         )
+
+    def _set_rates(self, step: int) -> None:
+        factor = lr_factor(self.config.schedule, step, self.total_steps)
+        for group in self.dense.param_groups:
+            group["lr"] = self.config.dense.lr * factor
+        self.sparse.lr_factor = factor
 
     def _end_epoch(self, hooks: Sequence[Hook]) -> Evaluation | None:
         """Evaluate, decide whether to go on, and save."""
@@ -200,7 +206,8 @@ class Trainer:
             state.num_records += 1
             is_best = self._compare(evaluation.value(self.metric))
             stopping = config.early_stopping
-            is_last |= bool(stopping) and state.evaluations_without_gain >= stopping.patience
+            if stopping and state.evaluations_without_gain >= stopping.patience:
+                is_last = True
         state.epoch += 1
         state.position = 0
         state.is_finished = is_last
@@ -211,7 +218,7 @@ class Trainer:
         try:
             return evaluate()
         except (RankLoomError, KeyboardInterrupt):
-            # A bad row of the validation log must not cost the epoch: a resumed run comes back here.
+            # A bad row of the validation log must not cost the epoch; --resume comes back here.
             self._save()
             raise
         finally:
@@ -220,9 +227,7 @@ class Trainer:
     def _compare(self, value: float) -> bool:
         """Note a validation metric; give whether it is the best so far."""
         state = self.state
-        lower = self.metric.rpartition("/")[2] in LOWER_IS_BETTER
-        best = state.best_value
-        if best is None or (value < best if lower else value > best):
+        if is_better(self.metric, value, state.best_value):
             state.best_value, state.best_step = value, state.step
             state.evaluations_without_gain = 0
             return True
@@ -265,24 +270,6 @@ class Trainer:
             state=asdict(self.state),
             best=best,
         )
-
-
-def monitored_metric(model: Model, stopping: EarlyStoppingConfig | None) -> str:
-    """Give the `task/metric` that decides which checkpoint is the best.
-
-    Raises:
-        ConfigError: Early stopping names a task that does not exist.
-    """
-    tasks = model.schema.tasks
-    if stopping and stopping.metric:
-        if stopping.metric.rpartition("/")[0] not in tasks:
-            raise ConfigError(
-                f"training.early_stopping.metric: must read task/metric with a task of "
-                f"{', '.join(tasks)}. Got {stopping.metric!r}."
-            )
-        return stopping.metric
-    first = next(iter(tasks))
-    return f"{first}/{'auc' if isinstance(tasks[first], BinaryTask) else 'mean_absolute_error'}"
 
 
 @contextmanager

@@ -109,3 +109,18 @@ def test_a_zero_row_stays_finite(width: int) -> None:
     rms_norm_fp32(x, torch.ones(width)).sum().backward()
     assert x.grad is not None
     assert torch.isfinite(x.grad).all()
+
+
+def test_norms_ignore_autocast() -> None:
+    x, weight = draw(3, 5, dtype=torch.float32), draw(5, dtype=torch.float32, seed=1)
+    x.requires_grad_()
+    weight.requires_grad_()
+
+    def run() -> tuple[Tensor, ...]:
+        normed = layer_norm_fp32(rms_norm_fp32(x, weight), weight, weight)
+        return torch.autograd.grad(softmax_fp32(normed).square().sum(), (x, weight))
+
+    expected = run()
+    with torch.autocast("cpu", torch.bfloat16):
+        for given, wanted in zip(run(), expected, strict=True):
+            assert torch.equal(given, wanted)

@@ -46,8 +46,8 @@ def test_a_table_defined_in_two_ways_is_refused() -> None:
     }
     assert problems_of(features) == [
         (
-            "schema.other: defines table 'item' otherwise than schema.item. Define it once, and give "
-            "only `table` elsewhere."
+            "schema.other: defines table 'item' otherwise than schema.item. Define it "
+            "once, and give only `table` elsewhere."
         )
     ]
 

@@ -41,9 +41,16 @@ def inputs(features: dict[str, tuple[int, Rate]], rows: int = 2) -> Inputs:
 
 
 def test_flat_puts_features_side_by_side_in_order() -> None:
-    tokenize, given = build("flat", MIXED), inputs(MIXED)
+    tokenize, given = build("flat", MIXED, multiple=1), inputs(MIXED)
     assert tokenize.tokens.dim == 12
     assert torch.equal(tokenize(given), torch.cat(list(given.features.values()), dim=1))
+
+
+def test_flat_is_filled_up_with_zeros() -> None:
+    tokenize, given = build("flat", MIXED, multiple=8), inputs(MIXED)
+    bare = build("flat", MIXED, multiple=1)
+    assert tokenize.tokens.dim == 16
+    assert torch.equal(tokenize(given), torch.nn.functional.pad(bare(given), (0, 4)))
 
 
 def test_fields_stacks_features() -> None:
