@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.integration.small import write_small_log
 
 from rankloom.api import evaluating
 from rankloom.api import training as api_training
 from rankloom.training import trainer
-from tests.integration.small import write_small_log
 
 
 @pytest.fixture(scope="session")

@@ -13,12 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from rankloom.api import load_result, resume
-from rankloom.api.result import RunFolder
-from rankloom.training import checkpoint
-from rankloom.training.checkpoint import read_manifest
-from rankloom.training.hooks import read_metrics
 from tests.integration.small import (
     environment,
     everything_in,
@@ -29,6 +23,12 @@ from tests.integration.small import (
     write_run_file,
 )
 from tests.parity.test_resume import assert_same
+
+from rankloom.api import load_result, resume
+from rankloom.api.result import RunFolder
+from rankloom.training import checkpoint
+from rankloom.training.checkpoint import read_manifest
+from rankloom.training.hooks import read_metrics
 
 KILLS = 3
 NO_TEST = {"test": None}

@@ -8,6 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from tests.integration.small import (
+    STEPS_PER_EPOCH,
+    everything_in,
+    small_train,
+    small_values,
+)
 
 from rankloom.api import resume
 from rankloom.api import training as api_training
@@ -15,12 +21,6 @@ from rankloom.api.result import RunFolder
 from rankloom.errors import DataError
 from rankloom.training import trainer
 from rankloom.training.checkpoint import Checkpoints
-from tests.integration.small import (
-    STEPS_PER_EPOCH,
-    everything_in,
-    small_train,
-    small_values,
-)
 
 pytestmark = pytest.mark.usefixtures("without_extras")
 

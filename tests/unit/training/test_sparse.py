@@ -140,7 +140,6 @@ def test_the_factor_scales_rate_and_decay(
     torch.testing.assert_close(tables.weight, torch.tensor(expected))
 
 
-@pytest.mark.parametrize(("config", "step"), OPTIMIZERS, ids=["adagrad", "adam"])
 def test_l2_adds_the_rows_values_to_their_gradient() -> None:
     tables = FusedTables({"a": 2}, 2, init_std={}, generator=torch.Generator())
     tables.weight.copy_(torch.tensor([[1.0, -2.0], [5.0, 5.0]]))
@@ -152,6 +151,7 @@ def test_l2_adds_the_rows_values_to_their_gradient() -> None:
     torch.testing.assert_close(tables.weight, torch.tensor([[0.9, -1.9], [5.0, 5.0]]))
 
 
+@pytest.mark.parametrize(("config", "step"), OPTIMIZERS, ids=["adagrad", "adam"])
 def test_only_rows_that_were_used_change(
     config: Any, step: Any, generator: torch.Generator
 ) -> None:
