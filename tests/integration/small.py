@@ -12,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 import yaml
 
 from rankloom.api import TrainResult, load_run, train
 from rankloom.api.result import RunFolder
+from rankloom.cli.main import ALLOCATOR, main
 from rankloom.data.datasets.synthetic import prepare_synthetic
 from rankloom.training.checkpoint import FILES, read_manifest, read_tensors
 from rankloom.training.hooks import read_metrics
@@ -139,6 +141,18 @@ def everything_in(folder: Path) -> dict[str, Any]:
 def rankloom_command(*arguments: str | Path) -> list[str]:
     """Give the installed command, as a shell would start it."""
     return [str(Path(sys.executable).with_name("rankloom")), *map(str, arguments)]
+
+
+def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
+    """Run the command in this process and give its exit code."""
+    # The command starts anew to set up its allocator, unless it is set up already.
+    for name, value in ALLOCATOR.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(sys, "argv", ["rankloom", *map(str, arguments)])
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return int(stop.value.code or 0)
 
 
 def environment(**changes: str) -> dict[str, str]:

@@ -74,7 +74,7 @@ def resolve(kind: str, table: Mapping[str, ArchitectureSpec], *, path: str) -> t
         raise ConfigError(
             f"{path}: {target!r} has no attribute `Config` that is a rankloom.Config. Add one."
         )
-    return found  # type: ignore[no-any-return]
+    return found
 
 
 class ChoiceOf:

@@ -97,6 +97,19 @@ class CosineSchedule(Config):
     """Share of the peak at the end."""
 
 
+class PlateauSchedule(Config):
+    """The peak, cut each time the monitored validation metric has not improved."""
+
+    kind: Literal["plateau"] = "plateau"
+    """Chooses this kind."""
+    warmup_steps: NonNegativeInt = 0
+    """Steps over which the rate rises from zero."""
+    factor: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    """What the rates are multiplied by at each evaluation without improvement."""
+    min_ratio: Annotated[float, Field(ge=0, lt=1)] = 1e-3
+    """Share of the peak below which they are not cut."""
+
+
 class EarlyStoppingConfig(Config):
     """Stop when the validation metric has not improved for some evaluations."""
 
@@ -112,7 +125,8 @@ SparseOptimizerConfig = Annotated[
     RowwiseAdagradConfig | SparseAdamConfig, OneOf(RowwiseAdagradConfig, SparseAdamConfig)
 ]
 ScheduleConfig = Annotated[
-    ConstantSchedule | CosineSchedule, OneOf(ConstantSchedule, CosineSchedule)
+    ConstantSchedule | CosineSchedule | PlateauSchedule,
+    OneOf(ConstantSchedule, CosineSchedule, PlateauSchedule),
 ]
 
 

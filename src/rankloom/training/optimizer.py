@@ -7,7 +7,7 @@ import math
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
-from rankloom.training.config import AdamWConfig, ConstantSchedule, CosineSchedule
+from rankloom.training.config import AdamWConfig, ConstantSchedule, CosineSchedule, PlateauSchedule
 
 
 def dense_optimizer(network: nn.Module, config: AdamWConfig) -> Optimizer:
@@ -28,19 +28,26 @@ def dense_optimizer(network: nn.Module, config: AdamWConfig) -> Optimizer:
     return AdamW(groups, lr=config.lr, betas=config.betas, eps=config.eps, fused=True)
 
 
-def lr_factor(schedule: ConstantSchedule | CosineSchedule, step: int, total_steps: int) -> float:
+def lr_factor(
+    schedule: ConstantSchedule | CosineSchedule | PlateauSchedule,
+    step: int,
+    total_steps: int,
+    *,
+    plateau_ratio: float = 1.0,
+) -> float:
     """Give the factor of the peak learning rates.
 
     Args:
         schedule: Constant or cosine, with warm-up.
         step: Steps already made.
         total_steps: Steps of the whole training.
+        plateau_ratio: What evaluations without improvement have left of the peak.
     """
     warmup_steps = schedule.warmup_steps
     if step < warmup_steps:
         return (step + 1) / warmup_steps
     if not isinstance(schedule, CosineSchedule):
-        return 1.0
+        return plateau_ratio
     left = max(1, total_steps - warmup_steps)
     progress = min(1.0, (step - warmup_steps) / left)
     cosine = 0.5 * (1 + math.cos(math.pi * progress))

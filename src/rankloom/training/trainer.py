@@ -22,7 +22,7 @@ from rankloom.models import Model
 from rankloom.models.cost import training_flops
 from rankloom.models.precision import autocast_for, choose_device, choose_precision, matmul_rate
 from rankloom.training.checkpoint import Checkpoints, restore
-from rankloom.training.config import TrainingConfig
+from rankloom.training.config import PlateauSchedule, TrainingConfig
 from rankloom.training.hooks import Hook, StepRecord
 from rankloom.training.monitor import is_better
 from rankloom.training.optimizer import dense_optimizer, lr_factor
@@ -47,6 +47,8 @@ class TrainerState:
     """When it was reached."""
     evaluations_without_gain: int = 0
     """Evaluations since then."""
+    plateau_ratio: float = 1.0
+    """What such evaluations have left of the learning rates, under a plateau schedule."""
     is_finished: bool = False
     """Whether nothing is left to train."""
     num_records: int = 0
@@ -96,6 +98,10 @@ class Trainer:
         evaluate: Callable[[], Evaluation] | None = None,
         metric: str = "",
     ) -> None:
+        if isinstance(config.schedule, PlateauSchedule) and evaluate is None:
+            raise ConfigError(
+                "training.schedule: plateau needs a validation log. Set data.valid or use cosine."
+            )
         if config.early_stopping and evaluate is None:
             raise ConfigError(
                 "training.early_stopping: needs a validation log. Set data.valid or leave it out."
@@ -188,7 +194,9 @@ class Trainer:
         )
 
     def _set_rates(self, step: int) -> None:
-        factor = lr_factor(self.config.schedule, step, self.total_steps)
+        factor = lr_factor(
+            self.config.schedule, step, self.total_steps, plateau_ratio=self.state.plateau_ratio
+        )
         for group in self.dense.param_groups:
             group["lr"] = self.config.dense.lr * factor
         self.sparse.lr_factor = factor
@@ -232,6 +240,9 @@ class Trainer:
             state.evaluations_without_gain = 0
             return True
         state.evaluations_without_gain += 1
+        schedule = self.config.schedule
+        if isinstance(schedule, PlateauSchedule):
+            state.plateau_ratio = max(state.plateau_ratio * schedule.factor, schedule.min_ratio)
         return False
 
     def _log(self, hooks: Sequence[Hook]) -> None:

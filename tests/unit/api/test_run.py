@@ -193,3 +193,7 @@ def test_the_json_schema_accepts_a_good_file_and_refuses_wrong_keys() -> None:
             target = target[name]
         target[last] = 2
         assert not conforms(values, schema, schema), path
+    for part in ("interaction", "tokenization"):
+        values = good()
+        del values["model"][part]["kind"]
+        assert not conforms(values, schema, schema), part

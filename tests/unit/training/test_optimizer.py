@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from rankloom.training.config import AdamWConfig, ConstantSchedule, CosineSchedule
+from rankloom.training.config import AdamWConfig, ConstantSchedule, CosineSchedule, PlateauSchedule
 from rankloom.training.optimizer import dense_optimizer, lr_factor
 
 
@@ -73,3 +73,9 @@ def test_a_cosine_from_the_peak_to_the_final_ratio(step: int, factor: float) -> 
 def test_a_warm_up_longer_than_the_training_is_no_mistake() -> None:
     schedule = CosineSchedule(warmup_steps=20)
     assert lr_factor(schedule, 9, 10) == 0.5
+
+
+def test_plateau_keeps_what_evaluations_left_of_the_peak() -> None:
+    schedule = PlateauSchedule(warmup_steps=2)
+    assert lr_factor(schedule, 0, 10, plateau_ratio=0.1) == 0.5
+    assert lr_factor(schedule, 5, 10, plateau_ratio=0.1) == 0.1

@@ -1,0 +1,499 @@
+"""Bad input ends in one clear message: no traceback, exit code 2, and no half-written file."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from rankloom.api.result import RunFolder
+from tests.integration.small import (
+    SPLITS,
+    command,
+    run_rankloom,
+    small_train,
+    small_values,
+    write_run_file,
+)
+
+pytestmark = pytest.mark.usefixtures("without_extras")
+
+Change = Callable[[pa.Table], pa.Table]
+ROW = 7
+
+
+class Workplace:
+    """A folder with a copy of the small log, a run file, and the command."""
+
+    def __init__(
+        self,
+        folder: Path,
+        log: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        self.folder = folder
+        self.data = folder / "data"
+        for split in SPLITS:
+            (self.data / split).mkdir(parents=True)
+            shutil.copy(log / split / "part-0.parquet", self.part(split))
+        self.values = small_values(self.data)
+        self.values["training"] = self.values["training"] | {"epochs": 1}
+        self.run_file = write_run_file(folder / "run.yaml", self.values)
+        self.to = folder / "to"
+        self.monkeypatch, self.capsys = monkeypatch, capsys
+
+    def part(self, split: str = "train") -> Path:
+        return self.data / split / "part-0.parquet"
+
+    def change(self, change: Change, split: str = "train") -> Path:
+        path = self.part(split)
+        pq.write_table(change(pq.read_table(path)), path)
+        return path
+
+    def train(self, *options: str | Path) -> str:
+        return self.refused("train", self.run_file, "--to", self.to, *options)
+
+    def refused(self, *arguments: str | Path) -> str:
+        """Run a command that must fail; give its message."""
+        before = everything_under(self.folder)
+        self.capsys.readouterr()
+        assert command(self.monkeypatch, *arguments) == 2
+        message = self.capsys.readouterr().err
+        assert "Traceback" not in message
+        after = everything_under(self.folder)
+        assert {path for path in after if path.suffix == ".tmp"} == set()
+        if self.to not in before:
+            self.made = sorted(after.keys() - before.keys())
+        assert {path: after.get(path) for path in before} == before
+        for line in message.strip().splitlines():
+            assert is_clear(line), line
+        return message.strip()
+
+
+def everything_under(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def is_clear(line: str) -> bool:
+    """Whether a line reads `where: what. Got x. What to do.`, or heads lines that do."""
+    if re.fullmatch(r"\S.* has \d+ mistakes:", line):
+        return True
+    where, found, rest = line.strip().partition(": ")
+    sentences = [part for part in re.split(r"(?<=[.?])\s+", rest.strip()) if part]
+    return bool(where and found) and len(sentences) >= 2 and rest.rstrip()[-1] in ".?"
+
+
+@pytest.fixture
+def at(
+    tmp_path: Path,
+    log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Workplace:
+    return Workplace(tmp_path, log, monkeypatch, capsys)
+
+
+def with_value(column: str, value: Any, kind: pa.DataType | None = None) -> Change:
+    """Put a value into one row of a column."""
+
+    def change(table: pa.Table) -> pa.Table:
+        values = table[column].to_pylist()
+        values[ROW] = value
+        array = pa.array(values, kind or table.schema.field(column).type)
+        return table.set_column(table.schema.get_field_index(column), column, array)
+
+    return change
+
+
+def as_type(column: str, kind: pa.DataType) -> Change:
+    def change(table: pa.Table) -> pa.Table:
+        index = table.schema.get_field_index(column)
+        return table.set_column(index, column, table[column].cast(kind))
+
+    return change
+
+
+def test_missing_columns(at: Workplace) -> None:
+    path = at.change(lambda table: table.drop_columns(["item_id", "hour"]))
+    message = at.train()
+    assert f"{path}: column 'item_id' is missing" in message
+    assert f"{path}: column 'hour' is missing" in message
+    assert at.made == []
+
+
+def test_a_column_missing_in_one_split_is_found_before_training(at: Workplace) -> None:
+    valid = at.change(lambda table: table.drop_columns(["rating"]), "valid")
+    test = at.change(lambda table: table.drop_columns(["age"]), "test")
+    message = at.train()
+    assert f"{valid}: column 'rating' is missing" in message
+    assert f"{test}: column 'age' is missing" in message
+    assert at.made == []
+
+
+@pytest.mark.parametrize(
+    ("column", "kind"),
+    [
+        ("age", pa.string()),
+        ("hour", pa.string()),
+        ("rating", pa.string()),
+        ("item_id", pa.large_binary()),
+    ],
+)
+def test_wrong_types(at: Workplace, column: str, kind: pa.DataType) -> None:
+    path = at.change(as_type(column, kind))
+    message = at.train()
+    assert f"{path}: column {column!r} is {kind}" in message
+    assert at.made == []
+
+
+def test_ids_of_another_type_than_those_of_the_vocabulary(at: Workplace) -> None:
+    def numbered(table: pa.Table) -> pa.Table:
+        numbers = pa.array(np.arange(len(table)))
+        return table.set_column(table.schema.get_field_index("item_id"), "item_id", numbers)
+
+    path = at.change(numbered, "valid")
+    message = at.train()
+    assert f"{path}: column 'item_id'" in message
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (with_value("hour", None), "column 'hour' has no value. Got null in row 7."),
+        (with_value("rating", None), "has no label for task 'like'. Got null in row 7."),
+        (with_value("release_year", None, pa.float64()), "column 'release_year' has no number."),
+        (with_value("hour", 24), "must be a whole number from 0 to 23. Got 24 in row 7."),
+        (with_value("hour", -1), "must be a whole number from 0 to 23. Got -1 in row 7."),
+        (with_value("release_year", np.nan, pa.float64()), "Got nan in row 7."),
+        (with_value("release_year", np.inf, pa.float64()), "must be finite"),
+        (with_value("age", -np.inf), "must be finite"),
+        (with_value("history_rating", [9]), "column 'history_rating'"),
+    ],
+    ids=[
+        "null id",
+        "null label",
+        "null number",
+        "id too large",
+        "negative id",
+        "nan",
+        "infinity",
+        "minus infinity",
+        "id in a history",
+    ],
+)
+@pytest.mark.parametrize("split", ["train", "valid", "test"])
+def test_wrong_values(at: Workplace, change: Change, said: str, split: str) -> None:
+    path = at.change(change, split)
+    message = at.train()
+    assert f"{path}: column " in message
+    assert said in message
+    # What was trained until then is kept, and can be read.
+    if at.made and split != "train":
+        assert RunFolder(at.to).checkpoints.path("last") is not None
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ({"kind": "binary", "label": "rating"}, "must be 0 or 1 for task 'like'"),
+        ({"kind": "positive", "label": "rating"}, "must be 0 or more and finite for task 'like'"),
+    ],
+)
+def test_a_label_outside_its_range(at: Workplace, task: dict[str, Any], said: str) -> None:
+    path = at.change(with_value("rating", -3))
+    at.values["tasks"] = {"like": task}
+    write_run_file(at.run_file, at.values)
+    message = at.train()
+    assert f"{path}: column 'rating' {said}" in message
+    assert "tasks.like." in message
+
+
+def test_an_empty_file(at: Workplace) -> None:
+    at.part().write_bytes(b"")
+    assert at.train() == f"{at.part()}: is empty (0 bytes). Write it again."
+    assert at.made == []
+
+
+def test_a_file_without_rows(at: Workplace) -> None:
+    path = at.change(lambda table: table.slice(0, 0))
+    assert at.train() == f"{path}: no rows. Write at least one row."
+    assert at.made == []
+
+
+@pytest.mark.parametrize("share", [0.2, 0.9, 0.999])
+def test_a_truncated_file(at: Workplace, share: float) -> None:
+    content = at.part().read_bytes()
+    at.part().write_bytes(content[: int(share * len(content))])
+    assert f"{at.part()}: is truncated or no Parquet file. Got: " in at.train()
+    assert at.made == []
+
+
+@pytest.mark.parametrize("place", [0.1, 0.4, 0.7])
+def test_a_damaged_page(at: Workplace, place: float) -> None:
+    content = bytearray(at.part().read_bytes())
+    middle = int(place * len(content))
+    content[middle : middle + 400] = bytes(400)
+    at.part().write_bytes(content)
+    assert f"{at.part()}: row group 0 cannot be read. Got: " in at.train()
+
+
+def test_a_history_longer_than_max_length_is_cut(at: Workplace) -> None:
+    column = pq.read_table(at.part())["history_item_id"]
+    assert max(map(len, column.to_pylist())) > 8
+    assert command(at.monkeypatch, "train", at.run_file, "--to", at.to) == 0
+
+
+def test_files_that_are_not_there(at: Workplace) -> None:
+    message = at.train("--set", "data.train=nowhere/*.parquet", "--set", "data.valid=no.parquet")
+    assert "nowhere/*.parquet: no file matches." in message
+    assert "no.parquet: no such file." in message
+    assert at.made == []
+
+
+TEN = {
+    "training.epochs": 0,
+    "training.batch_size": -1,
+    "training.learning_rate": 1,
+    "model.interaction.hidden_dim": 3,
+    "schema.hour.num_embedings": 4,
+    "schema.age.encode.num_buckets": 1,
+    "roles.usr": "user_id",
+    "tasks.love.given": "liek",
+    "evaluation.metrics": ["acu"],
+    "evaluations": {},
+}
+
+
+def test_ten_mistakes_are_all_reported(at: Workplace) -> None:
+    import yaml
+
+    values = yaml.safe_load(at.run_file.read_text())
+    for path, value in TEN.items():
+        *parents, last = path.split(".")
+        target = values
+        for name in parents:
+            target = target[name]
+        target[last] = value
+    write_run_file(at.run_file, values)
+    first, *lines = at.train().splitlines()
+    assert first == f"{at.run_file} has 10 mistakes:"
+    found = {line.strip().partition(": ")[0] for line in lines}
+    assert found == {path.replace("metrics", "metrics.0") for path in TEN}
+    assert at.made == []
+
+
+def test_a_missing_run_file(at: Workplace) -> None:
+    message = at.refused("train", at.folder / "no.yaml")
+    assert message == (
+        f"{at.folder / 'no.yaml'}: cannot be read (No such file or directory). "
+        "Give a YAML run file."
+    )
+
+
+@pytest.mark.parametrize("text", ["a: [", "- a", "", "\x00", "a: &x [*x]"])
+def test_a_run_file_that_is_no_yaml_mapping(at: Workplace, text: str) -> None:
+    at.run_file.write_text(text)
+    assert at.train().startswith(str(at.run_file))
+    assert at.made == []
+
+
+@pytest.mark.parametrize(
+    ("option", "said"),
+    [
+        ("training.epoch=2", "training.epoch: unknown key. Did you mean 'epochs'?"),
+        ("training.epochs", "--set training.epochs: must read path.to.key=value."),
+        ("training.epochs.x=2", "--set training.epochs.x: training.epochs is 1, not a mapping."),
+        ("training.epochs=[", "--set training.epochs=[ line 1: is not YAML"),
+        ("training.sparse.tables={itm: {lr: 1}}", "training.sparse.tables.itm: no table has"),
+        ("training.early_stopping.metric=like/acu", "training.early_stopping.metric: must be"),
+        ("training.early_stopping.metric=lik/auc", "training.early_stopping.metric: must be"),
+        ("evaluation.metrics=[calibration]", "evaluation.metrics: must hold a metric"),
+        ("training.warm_start=nowhere", "training.warm_start: nowhere has no checkpoint."),
+        ("evaluation.slices=[hours]", "column 'hours' is missing"),
+    ],
+)
+def test_a_wrong_override(at: Workplace, option: str, said: str) -> None:
+    assert said in at.train("--set", option)
+    assert at.made == []
+
+
+@pytest.mark.parametrize("name", ["movielen", "synthetics"])
+def test_unknown_data(at: Workplace, name: str) -> None:
+    to = at.folder / "quick"
+    message = at.refused("quickstart", "--data", name, "--to", to)
+    assert message.startswith("rankloom quickstart --data: ")
+    assert f"Got {name!r}." in message
+    assert not to.exists()
+    assert f"unknown name {name!r}" in at.refused("data", "prepare", name, "--to", to)
+    assert not to.exists()
+
+
+def trained(at: Workplace, **overrides: Any) -> RunFolder:
+    small_train(at.values, at.to, overrides)
+    return RunFolder(at.to)
+
+
+@pytest.mark.parametrize("split", ["tset", "layout", "files", "model_config"])
+def test_an_unknown_split(at: Workplace, split: str) -> None:
+    trained(at)
+    message = at.refused("evaluate", at.to, "--split", split)
+    assert message.startswith(f"split: must be one of train, valid, test. Got {split!r}.")
+
+
+def test_a_split_that_the_run_file_does_not_name(at: Workplace) -> None:
+    at.values["data"] = {**at.values["data"], "test": None}
+    trained(at)
+    assert at.refused("evaluate", at.to).startswith("data.test: is missing. Name its")
+
+
+def test_a_checkpoint_from_another_schema(at: Workplace) -> None:
+    folder = trained(at)
+    other, _ = small_train(
+        at.values, at.folder / "other", {"schema.gender": {"side": "user", "kind": "sparse", "num_embeddings": 2, "column": "weekday"}}
+    )
+    shutil.rmtree(folder.checkpoints.folder)
+    shutil.copytree(other.folder.checkpoints.folder, folder.checkpoints.folder)
+    for arguments in (["train", "--resume", at.to], ["evaluate", at.to]):
+        message = at.refused(*arguments)
+        assert "was trained with another schema." in message
+        assert "training.warm_start" in message
+
+
+@pytest.mark.parametrize("name", ["network", "tables", "optimizer"])
+def test_a_damaged_checkpoint(at: Workplace, name: str) -> None:
+    checkpoint = trained(at).checkpoints.path("last")
+    assert checkpoint is not None
+    path = checkpoint / f"{name}.safetensors"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    for arguments in (["train", "--resume", at.to], ["evaluate", at.to]):
+        message = at.refused(*arguments)
+        assert message.startswith(f"{checkpoint}: {name}.safetensors missing or changed")
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"folder": "../../x"}'])
+def test_a_damaged_pointer(at: Workplace, content: bytes) -> None:
+    pointer = trained(at).checkpoints.folder / "last.json"
+    pointer.write_bytes(content)
+    assert at.refused("train", "--resume", at.to).startswith(f"{pointer}: names no checkpoint.")
+
+
+@pytest.mark.parametrize("name", ["transforms.json", "vocabulary"])
+def test_damaged_transforms(at: Workplace, name: str) -> None:
+    path = next(p for p in trained(at).transforms.iterdir() if p.name.startswith(name))
+    path.write_bytes(path.read_bytes().replace(b"a", b"b", 1)[:-9])
+    assert str(path) in at.refused("evaluate", at.to)
+    path.unlink()
+    assert str(path) in at.refused("evaluate", at.to)
+
+
+def test_a_folder_that_is_no_run(at: Workplace) -> None:
+    for verb in (["evaluate"], ["describe"], ["train", "--resume"]):
+        message = at.refused(*verb, at.data)
+        assert message.startswith(str(at.data)), message
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(at: Workplace) -> None:
+    trained(at)
+    assert at.train().startswith(f"{at.to}: holds a run already.")
+
+
+def test_bad_data_leave_the_run_that_they_would_overwrite(at: Workplace) -> None:
+    trained(at)
+    at.part().write_bytes(b"")
+    assert "is empty" in at.train("--overwrite")
+
+
+def test_checkpoints_that_are_no_runs_are_left_alone(at: Workplace) -> None:
+    (at.folder / "checkpoints" / "mine").mkdir(parents=True)
+    (at.folder / "checkpoints" / "mine" / "weights").write_text("x")
+    message = at.refused("train", at.run_file, "--to", at.folder)
+    assert message.startswith(f"{at.folder}: holds checkpoints, but no run.")
+
+
+def test_a_place_that_cannot_be_written(at: Workplace) -> None:
+    # Even for root: below a regular file there are no folders.
+    below = at.run_file / "runs"
+    assert at.refused("train", at.run_file, "--to", below).startswith(f"{below}: ")
+    trained(at)
+    scored = at.refused("predict", at.to, at.part("test"), "--to", below / "scored.parquet")
+    assert scored.startswith(f"{below / 'scored.parquet'}: ")
+    prepared = at.refused("data", "prepare", "synthetic", "--to", below)
+    assert prepared.startswith(str(below))
+    quick = at.refused("quickstart", "--data", "synthetic", "--to", below)
+    assert quick.startswith(str(below))
+
+
+@pytest.mark.parametrize("column", ["item_id", "hour"])
+def test_predicting_a_file_without_a_column(at: Workplace, column: str) -> None:
+    trained(at)
+    path = at.change(lambda table: table.drop_columns([column]), "test")
+    to = at.folder / "scored.parquet"
+    assert f"{path}: column {column!r} is missing" in at.refused("predict", at.to, path, "--to", to)
+    assert not to.exists()
+
+
+def test_predicting_bad_values_keeps_the_old_file(at: Workplace) -> None:
+    trained(at)
+    to = at.folder / "scored.parquet"
+    to.write_bytes(b"old")
+    path = at.change(with_value("hour", 99), "test")
+    assert "Got 99 in row 7." in at.refused("predict", at.to, path, "--to", to)
+    assert to.read_bytes() == b"old"
+    assert "Did you mean 'item_id'?" in at.refused(
+        "predict", at.to, path, "--to", to, "--columns", "itm_id"
+    )
+
+
+@pytest.mark.parametrize("place", [0.1, 0.4, 0.7])
+def test_predicting_a_damaged_page(at: Workplace, place: float) -> None:
+    trained(at)
+    path = at.part("test")
+    content = bytearray(path.read_bytes())
+    middle = int(place * len(content))
+    content[middle : middle + 200] = bytes(200)
+    path.write_bytes(content)
+    to = at.folder / "scored.parquet"
+    assert str(path) in at.refused("predict", at.to, path, "--to", to)
+    assert not to.exists()
+
+
+def test_debug_shows_the_traceback(at: Workplace) -> None:
+    done = run_rankloom("train", at.folder / "no.yaml", "--debug", cwd=at.folder)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+    assert "ConfigError" in done.stderr
+    plain = run_rankloom("train", at.folder / "no.yaml", cwd=at.folder)
+    assert plain.returncode == 2
+    assert "Traceback" not in plain.stderr
+
+
+def test_an_unknown_option_is_no_traceback(at: Workplace) -> None:
+    done = run_rankloom("train", "--steps", "3", cwd=at.folder)
+    assert done.returncode == 2
+    assert "No such option" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_mistake_of_ours_is_one_line_too(at: Workplace) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError("oops")
+
+    at.monkeypatch.setattr("rankloom.api.load_run", broken)
+    assert command(at.monkeypatch, "train", at.run_file) == 1
+    message = at.capsys.readouterr().err
+    assert message.startswith("rankloom: ZeroDivisionError: oops. This should not happen.")
+    assert "--debug" in message
+
+
+assert os
