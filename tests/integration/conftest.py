@@ -10,7 +10,6 @@ import torch
 from tests.integration.small import write_small_log
 
 from rankloom.api import evaluating
-from rankloom.api import training as api_training
 from rankloom.training import trainer
 
 
@@ -30,6 +29,5 @@ def _one_thread() -> Iterator[None]:
 @pytest.fixture
 def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the plots and the measured matmul rate, which take longer than a small training."""
-    monkeypatch.setattr(api_training, "write_report", lambda *_, **__: None)
     monkeypatch.setattr(evaluating, "write_report", lambda *_, **__: None)
     monkeypatch.setattr(trainer, "matmul_rate", lambda *_: 1e12)

@@ -183,7 +183,9 @@ def test_ctrl_c_elsewhere_leaves_no_half_written_file(
 
     monkeypatch.setattr(ParquetWriter, "write_table", stopping)
     source = log / "test" / "part-0.parquet"
-    code = command(monkeypatch, "predict", tmp_path / "run", source, "--to", tmp_path / "to.parquet")
+    code = command(
+        monkeypatch, "predict", tmp_path / "run", source, "--to", tmp_path / "to.parquet"
+    )
     assert code == 130
     assert capsys.readouterr().err.startswith("stopped")
     assert sorted(tmp_path.rglob("*")) == before

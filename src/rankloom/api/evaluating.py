@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from rankloom.api.reading import evaluation_reader
@@ -12,6 +12,7 @@ from rankloom.api.run import Run
 from rankloom.atomic import write_text
 from rankloom.data.key_names import key_names
 from rankloom.data.transforms import Transforms
+from rankloom.errors import DataError
 from rankloom.evaluation import Evaluation, Scorer, evaluate_model
 from rankloom.evaluation.result import evaluation_from_dict
 from rankloom.models import Model
@@ -44,14 +45,7 @@ def evaluate(
         result.run, result.transforms, result.model, split, files=files, report=report
     )
     known = {**read_evaluations(result.folder), split: evaluation}
-    values = {name: one.to_dict() for name, one in known.items()}
-    write_text(result.folder.evaluation, json.dumps(values, indent=1))
-    write_report(
-        result.folder.report,
-        name=result.run.name,
-        metrics=result.folder.metrics,
-        evaluations=known,
-    )
+    save_evaluations(result.folder, result.run, known)
     return evaluation
 
 
@@ -80,6 +74,24 @@ def evaluate_split(
             slice_name=lambda column, key: names[column].get(key, str(key)),
             report=report,
         )
+
+
+def save_evaluations(folder: RunFolder, run: Run, evaluations: Mapping[str, Evaluation]) -> None:
+    """Write `evaluation.json`, if there is anything to write, and the report.
+
+    Raises:
+        DataError: The folder cannot be written to, or the disk is full.
+    """
+    try:
+        if evaluations:
+            values = {name: one.to_dict() for name, one in evaluations.items()}
+            write_text(folder.evaluation, json.dumps(values, indent=1))
+        write_report(folder.report, name=run.name, metrics=folder.metrics, evaluations=evaluations)
+    except OSError as error:
+        raise DataError(
+            f"{folder.path}: evaluation.json and report.html cannot be written "
+            f"({error.strerror or error}). Free some space, then run: rankloom evaluate."
+        ) from None
 
 
 def new_scorer(run: Run, model: Model) -> Scorer:

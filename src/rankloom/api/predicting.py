@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -65,9 +65,7 @@ def predict(
             read = list(dict.fromkeys([*kept, *decoder.columns]))
             writer: pq.ParquetWriter | None = None
             try:
-                for batch in file.iter_batches(batch_size=batch_rows, columns=read):
-                    if not len(batch):
-                        continue
+                for batch in _read(file, source, columns=read, batch_rows=batch_rows):
                     where = f"{source} from line {done}"
                     scores = scorer(decode_table(batch, decoder, where=where))
                     scored = _with_scores(batch.select(kept), scores, _lengths(batch, row_column))
@@ -82,10 +80,29 @@ def predict(
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno else str(error)
         raise DataError(
-            f"{destination}: predictions cannot be written or {source} cannot be read ({reason}). "
-            "Free some space or give another place."
+            f"{destination}: predictions cannot be written ({reason}). Free some space or give "
+            "another place."
         ) from None
     return done
+
+
+def _read(
+    file: pq.ParquetFile, source: Path, *, columns: Sequence[str], batch_rows: int
+) -> Iterator[pa.RecordBatch]:
+    """Give the lines of a file, none of the batches empty.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    try:
+        for batch in file.iter_batches(batch_size=batch_rows, columns=columns):
+            if len(batch):
+                yield batch
+    except (OSError, pa.ArrowException) as error:
+        raise DataError(
+            f"{source}: cannot be read. Got: {' '.join(str(error).split())} The file is damaged. "
+            "Write it again."
+        ) from None
 
 
 def _kept(

@@ -11,7 +11,7 @@ from itertools import count
 from pathlib import Path
 
 from rankloom.api.describing import model_line
-from rankloom.api.evaluating import evaluate_split, read_evaluations
+from rankloom.api.evaluating import evaluate_split, read_evaluations, save_evaluations
 from rankloom.api.reading import check_run_files, training_reader
 from rankloom.api.result import RunFolder, TrainResult, new_model
 from rankloom.api.run import Run, load_run
@@ -20,7 +20,6 @@ from rankloom.data.transforms import Transforms
 from rankloom.errors import CheckpointError, ConfigError
 from rankloom.evaluation import Evaluation
 from rankloom.models import Model
-from rankloom.report import write_report
 from rankloom.training import Trainer, TrainerState
 from rankloom.training.checkpoint import load_weights
 from rankloom.training.hooks import ConsoleHook, Hook, JsonlHook, TensorBoardHook, terminal_console
@@ -79,7 +78,7 @@ def train(
             f"rankloom train --resume {shlex.quote(str(at.path))}"
         )
     load_weights(at.checkpoints.path("best") or outcome.checkpoint, model)
-    write_report(at.report, name=run.name, metrics=at.metrics, evaluations=read_evaluations(at))
+    save_evaluations(at, run, read_evaluations(at))
     return TrainResult(
         at,
         run,

@@ -7,21 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TypeVar
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from rankloom.contract.batches import flatten, take_rows
 from rankloom.contract.cost_line import compute, cost_formulas
 from rankloom.contract.planted import planted_auc, train
 from rankloom.contract.subject import Subject
-from rankloom.data.batch import Batch, Jagged
+from rankloom.data.batch import Batch
 from rankloom.layers.protocols import EventInputs, Inputs
 from rankloom.models import Model
 from rankloom.models.cost import count_parameters
-
-Column = TypeVar("Column", Tensor, Jagged)
 
 LINEAR_MARGIN = 0.15
 """AUC by which an architecture must beat logistic regression on the planted cross, which that
@@ -187,77 +186,10 @@ def compiles(subject: Subject) -> None:
         assert_close(compiled.logits[task], logits, atol=1e-5, rtol=1e-5)
 
 
-def take_rows(batch: Batch, order: Tensor) -> Batch:
-    """Give some rows of a batch of one request, in an order."""
-    ids = {
-        name: _take(value, order) if _is_per_row(value, batch) else value
-        for name, value in batch.ids.items()
-    }
-    numbers = {n: v[order] if len(v) == batch.num_rows else v for n, v in batch.numbers.items()}
-    return replace(
-        batch,
-        ids=ids,
-        numbers=numbers,
-        labels={task: value[order] for task, value in batch.labels.items()},
-        request_index=batch.request_index[order],
-    ).with_slots()
-
-
-def flatten(batch: Batch) -> Batch:
-    """Give the flat form of a grouped batch: every request's columns repeated row by row."""
-    index = batch.request_index
-
-    def spread(value: Tensor | Jagged) -> Tensor | Jagged:
-        return value if _is_per_row(value, batch) else _take(value, index)
-
-    sequences = {}
-    for name, events in batch.sequences.items():
-        columns = {
-            key: _take(Jagged(values=value, offsets=events.offsets), index)
-            for key, value in events.columns.items()
-        }
-        times = {
-            key: value[index]
-            if key == "age_newest"
-            else _take(Jagged(values=value, offsets=events.offsets), index).values
-            for key, value in events.times.items()
-        }
-        sequences[name] = replace(
-            events,
-            columns={key: value.values for key, value in columns.items()},
-            offsets=next(iter(columns.values())).offsets,
-            first_event=events.first_event[index],
-            times=times,
-        )
-    return replace(
-        batch,
-        ids={name: spread(value) for name, value in batch.ids.items()},
-        numbers={n: v if len(v) == len(index) else v[index] for n, v in batch.numbers.items()},
-        sequences=sequences,
-        request_index=torch.arange(len(index)),
-        num_requests=len(index),
-    ).with_slots()
-
-
 @torch.no_grad()
 def _inputs(model: Model, batch: Batch) -> Inputs:
     """Embed a batch, with nothing that requires a gradient."""
-    return model.embedder(batch).inputs  # type: ignore[no-any-return]
-
-
-def _is_per_row(value: Tensor | Jagged, batch: Batch) -> bool:
-    length = len(value.offsets) - 1 if isinstance(value, Jagged) else len(value)
-    return length == batch.num_rows
-
-
-def _take(value: Column, order: Tensor) -> Column:
-    if isinstance(value, Tensor):
-        return value[order]
-    bounds = value.offsets.tolist()
-    parts = [value.values[bounds[n] : bounds[n + 1]] for n in order.tolist()]
-    lengths = torch.tensor([len(part) for part in parts])
-    offsets = torch.cat([torch.zeros(1, dtype=torch.int64), lengths.cumsum(0)])
-    return replace(value, values=torch.cat(parts), offsets=offsets)
+    return model.embedder(batch).inputs
 
 
 def _pad(history: EventInputs, places: int) -> EventInputs:
@@ -295,21 +227,21 @@ def _dynamic_shapes(inputs: Inputs) -> object:
     requests, rows = torch.export.Dim("R", min=2), torch.export.Dim("B", min=2)
     num_requests = len(next(iter(inputs.sequences.values())).mask)
 
-    def first(value: Tensor) -> dict[int, object]:
+    def first(value: Tensor) -> Any:
         return {0: requests if len(value) == num_requests else rows}
 
     return Inputs(
-        features={name: first(value) for name, value in inputs.features.items()},  # type: ignore[misc]
+        features={name: first(value) for name, value in inputs.features.items()},
         sequences={
             name: EventInputs(
                 first(h.events), first(h.mask), {k: first(v) for k, v in h.times.items()}
-            )  # type: ignore[arg-type, misc]
+            )
             for name, h in inputs.sequences.items()
         },
         ids={},
-        request_index=first(inputs.request_index),  # type: ignore[arg-type]
-        slots={0: requests, 1: torch.export.Dim.AUTO},  # type: ignore[arg-type]
-        slot_of_row=first(inputs.request_index),  # type: ignore[arg-type]
+        request_index=first(inputs.request_index),
+        slots=cast("Any", {0: requests, 1: torch.export.Dim.AUTO}),
+        slot_of_row=first(inputs.request_index),
     )
 
 

@@ -166,8 +166,8 @@ class Subject:
         """Give the architecture's own module in a tiny model."""
         network = model.network
         if self.slot == "sequence":
-            return network.encoders["history_history"]  # type: ignore[no-any-return]
-        return getattr(network, self.slot)  # type: ignore[no-any-return]
+            return network.encoders["history_history"]
+        return getattr(network, self.slot)
 
     def batch(self, *, rows_of_request: tuple[int, ...] = ROWS_OF_REQUEST, seed: int = 0) -> Batch:
         """Draw a batch: several requests, one of them with an empty history."""

@@ -202,7 +202,7 @@ class _ByteCounter(TorchDispatchMode):
     """Adds up the sizes of what each operation reads and writes."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.total = 0
 
     def __torch_dispatch__(

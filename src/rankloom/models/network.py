@@ -47,15 +47,16 @@ class Network(nn.Module):
         self.tokenization: Any = tokenization
         self.interaction: Any = interaction
         self.head: Any = head
+        slot: Any = interaction
         self.towers: Any = nn.ModuleDict(
             {
                 f"after_{layer}": nn.ModuleDict(
                     {
-                        f"task_{task}": linear(self.interaction.out_dim, 1, generator=generator)
+                        f"task_{task}": linear(slot.out_dim, 1, generator=generator)
                         for task in layout.tasks
                     }
                 )
-                for layer in self.interaction.auxiliary_after
+                for layer in slot.auxiliary_after
             }
         )
 

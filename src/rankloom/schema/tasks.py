@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, model_validator
 
 from rankloom.config import Config, OneOf
+from rankloom.config.problems import problem
 from rankloom.schema.labels import Expression, parse_expression
 
 
@@ -60,6 +61,15 @@ class PositiveTask(Task):
     """softplus: the logit's softplus is the mean, trained by the Poisson deviance, which keeps
     the sums calibrated. log_normal: the logit is the mean of log(1 + label), trained by squared
     error; the prediction is the median."""
+
+    @model_validator(mode="after")
+    def _no_product_of_a_median(self) -> Self:
+        if self.given and self.link == "log_normal" and self.loss == "product":
+            raise problem(
+                "log_normal predicts a median, whose product with a probability is no mean. Set "
+                "loss: conditional_rows or link: softplus."
+            )
+        return self
 
 
 AnyTask = Annotated[BinaryTask | PositiveTask, OneOf(BinaryTask, PositiveTask)]
