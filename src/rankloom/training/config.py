@@ -51,8 +51,8 @@ class RowwiseAdagradConfig(Config):
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled decay of the rows used in a step, per step."""
     l2: NonNegativeFloat = 0.0
-    """L2 penalty of the rows used in a step: this times their values joins their gradient. On a
-    small log it is what keeps tables from learning it by heart."""
+    """L2 penalty: this times a row's values, for each step since its last use, joins its gradient
+    when it is used. On a small log it is what keeps tables from learning it by heart."""
     tables: dict[str, TableOptimizerConfig] = {}
     """Table -> what differs from the above."""
 
@@ -71,8 +71,8 @@ class SparseAdamConfig(Config):
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled decay of the rows used in a step, per step."""
     l2: NonNegativeFloat = 0.0
-    """L2 penalty of the rows used in a step: this times their values joins their gradient. On a
-    small log it is what keeps tables from learning it by heart."""
+    """L2 penalty: this times a row's values, for each step since its last use, joins its gradient
+    when it is used. On a small log it is what keeps tables from learning it by heart."""
     tables: dict[str, TableOptimizerConfig] = {}
     """Table -> what differs from the above."""
 

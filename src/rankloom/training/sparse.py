@@ -40,7 +40,11 @@ class SparseOptimizer:
         ]
         if problems:
             raise ConfigError(join_problems(problems, where="run file" if problems[1:] else ""))
+        self.num_steps = 0
         self.states = [self.new_state(group) for group in self.groups]
+        if config.l2 or any(one.l2 for one in config.tables.values()):
+            for group, state in zip(self.groups, self.states, strict=True):
+                state["last_use"] = torch.zeros(len(group.weight), device=group.weight.device)
         self._options = [_TableOptions(group, config) for group in self.groups]
 
     def new_state(self, group: FusedTables) -> dict[str, Tensor]:
@@ -53,7 +57,12 @@ class SparseOptimizer:
 
     @torch.no_grad()
     def step(self, lookups: Sequence[Lookup]) -> None:
-        """Apply the gradients of the looked-up vectors, if they have any."""
+        """Apply the gradients of the looked-up vectors, if they have any.
+
+        A row's L2 penalty counts all steps since it was last used, so that over time a rare row is
+        pulled to zero as if the penalty had touched the whole table in every step.
+        """
+        self.num_steps += 1
         for number, group in enumerate(self.groups):
             used = [one for one in lookups if one.tables is group and one.vectors.grad is not None]
             if not used:
@@ -64,7 +73,10 @@ class SparseOptimizer:
             rows, gradient_UD = sum_by_id(rows, gradient)
             lr, decay, l2 = self._options[number].at(rows)
             if l2 is not None:
-                gradient_UD = gradient_UD + l2 * group.weight[rows]
+                last_use = self.states[number]["last_use"]
+                idle_U1 = (self.num_steps - last_use[rows]).unsqueeze(1)
+                gradient_UD = gradient_UD + (l2 * idle_U1) * group.weight[rows]
+                last_use[rows] = self.num_steps
             delta_UD = self.update(self.states[number], rows, gradient_UD)
             if decay is not None:
                 group.weight[rows] *= 1 - lr * self.lr_factor * decay

@@ -200,6 +200,7 @@ class Trainer:
         for group in self.dense.param_groups:
             group["lr"] = self.config.dense.lr * factor
         self.sparse.lr_factor = factor
+        self.sparse.num_steps = step
 
     def _end_epoch(self, hooks: Sequence[Hook]) -> Evaluation | None:
         """Evaluate, decide whether to go on, and save."""

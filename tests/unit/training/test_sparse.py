@@ -216,3 +216,16 @@ def test_an_unknown_table_names_the_nearest(generator: torch.Generator) -> None:
         "training.sparse.tables.aa: no table has this name. Did you mean 'a'?",
         "training.sparse.tables.zzz: no table has this name.",
     ]
+
+
+def test_l2_counts_the_steps_a_row_was_idle() -> None:
+    tables = FusedTables({"a": 2}, 1, init_std={}, generator=torch.Generator())
+    tables.weight.copy_(torch.tensor([[2.0], [1.0]]))
+    optimizer = RowwiseAdagrad([tables], RowwiseAdagradConfig(lr=1.0, l2=0.1, eps=1e-12))
+    for row in (1, 1, 0):
+        lookup = tables.at_rows(torch.tensor([row]))
+        lookup.vectors.backward(torch.tensor([[0.0]]))
+        optimizer.step([lookup])
+    # Row 0 was idle for three steps: g = 3 * 0.1 * 2, and Adagrad's first step is g / |g|.
+    assert optimizer.states[0]["accumulator"][0].item() == pytest.approx(0.36, rel=1e-6)
+    assert tables.weight[0].item() == pytest.approx(1.0, rel=1e-6)
