@@ -37,17 +37,11 @@ class TableOptimizerConfig(Config):
     """L2 penalty of the rows used in a step; default: the optimizer's."""
 
 
-class RowwiseAdagradConfig(Config):
-    """Table rows by Adagrad with one accumulator a row: one number beside each row."""
+class TableOptimizerBase(Config):
+    """What every optimizer of tables states."""
 
-    kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
-    """Chooses this kind."""
-    lr: PositiveFloat = 0.05
-    """Peak learning rate."""
     eps: PositiveFloat = 1e-8
-    """Added to the root of the accumulator."""
-    initial_accumulator: NonNegativeFloat = 0.0
-    """What each accumulator starts from."""
+    """Added to the root that a step is divided by."""
     weight_decay: NonNegativeFloat = 0.0
     """Decoupled decay of the rows used in a step, per step."""
     l2: NonNegativeFloat = 0.0
@@ -57,7 +51,18 @@ class RowwiseAdagradConfig(Config):
     """Table -> what differs from the above."""
 
 
-class SparseAdamConfig(Config):
+class RowwiseAdagradConfig(TableOptimizerBase):
+    """Table rows by Adagrad with one accumulator a row: one number beside each row."""
+
+    kind: Literal["rowwise_adagrad"] = "rowwise_adagrad"
+    """Chooses this kind."""
+    lr: PositiveFloat = 0.05
+    """Peak learning rate."""
+    initial_accumulator: NonNegativeFloat = 0.0
+    """What each accumulator starts from."""
+
+
+class SparseAdamConfig(TableOptimizerBase):
     """Table rows by Adam, touched only when used; two more numbers for each of a row's."""
 
     kind: Literal["adam"] = "adam"
@@ -66,15 +71,6 @@ class SparseAdamConfig(Config):
     """Peak learning rate."""
     betas: tuple[Fraction, Fraction] = (0.9, 0.999)
     """Decay of the two running means, per use of the row."""
-    eps: PositiveFloat = 1e-8
-    """Added to the root of the second mean."""
-    weight_decay: NonNegativeFloat = 0.0
-    """Decoupled decay of the rows used in a step, per step."""
-    l2: NonNegativeFloat = 0.0
-    """L2 penalty: this times a row's values, for each step since its last use, joins its gradient
-    when it is used. On a small log it is what keeps tables from learning it by heart."""
-    tables: dict[str, TableOptimizerConfig] = {}
-    """Table -> what differs from the above."""
 
 
 class ConstantSchedule(Config):

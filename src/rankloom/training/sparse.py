@@ -5,6 +5,7 @@ Shapes: V looked-up rows, U distinct ones, D width.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from rankloom.ops.segment import sum_by_id
 from rankloom.training.config import RowwiseAdagradConfig, SparseAdamConfig
 
 
-class SparseOptimizer:
+class SparseOptimizer(ABC):
     """Base of the table optimizers: dedupes, scales and applies; subclasses give the step.
 
     Args:
@@ -47,13 +48,13 @@ class SparseOptimizer:
                 state["last_use"] = torch.zeros(len(group.weight), device=group.weight.device)
         self._options = [_TableOptions(group, config) for group in self.groups]
 
+    @abstractmethod
     def new_state(self, group: FusedTables) -> dict[str, Tensor]:
         """Give a group's optimizer state: tensors with one entry per row."""
-        raise NotImplementedError
 
+    @abstractmethod
     def update(self, state: dict[str, Tensor], rows: Tensor, gradient_UD: Tensor) -> Tensor:
         """Advance the state of the used rows and give (U, D) what to subtract, at rate 1."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def step(self, lookups: Sequence[Lookup]) -> None:
