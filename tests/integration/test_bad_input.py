@@ -560,7 +560,7 @@ def test_a_full_disk_while_predicting(at: Workplace, small_disk: Path) -> None:
 
 def test_a_full_disk_while_a_checkpoint_is_written(at: Workplace) -> None:
     trained(at, **{"training.epochs": 1})
-    at.monkeypatch.setattr(checkpoint, "save_file", full_disk)
+    at.monkeypatch.setattr(checkpoint, "write_tensors", full_disk)
     other = at.folder / "other"
     message = at.refused("train", at.run_file, "--to", other)
     assert message.startswith(f"{other / 'checkpoints' / 'step-00000013.0'}: cannot be written (No")

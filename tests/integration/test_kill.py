@@ -86,7 +86,7 @@ def test_kill_between_any_two_writes(
         for owner, name in (
             (Path, "rename"),
             (Path, "replace"),
-            (checkpoint, "save_file"),
+            (checkpoint, "write_tensors"),
             (checkpoint.shutil, "rmtree"),
         ):
             patch.setattr(owner, name, copied_before(getattr(owner, name)))

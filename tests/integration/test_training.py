@@ -25,8 +25,9 @@ from rankloom.api import training as api_training
 from rankloom.api.result import RunFolder
 from rankloom.data.transforms import Transforms
 from rankloom.evaluation import Evaluation, TaskMetrics
-from rankloom.training.checkpoint import read_manifest, read_tensors
+from rankloom.training.checkpoint import read_manifest
 from rankloom.training.hooks import read_metrics
+from rankloom.training.tensor_files import read_tensors
 
 quick = pytest.mark.usefixtures("without_extras")
 ONE_EPOCH = {"training.epochs": 1}
@@ -44,10 +45,13 @@ def test_warm_start_with_a_grown_schema(log: Path, tmp_path: Path) -> None:
     # The old log lacks a third of the items, which changes the rows of the others.
     rows = pq.read_table(log / "train" / "part-0.parquet")
     is_old = np.array([int(i.removeprefix("item_")) % 3 > 0 for i in rows["item_id"].to_pylist()])
+    old_rows = rows.filter(pa.array(is_old))
     old_values = small_values(log)
     old_values["data"] = {"train": str(tmp_path / "old.parquet")}
-    old_values["schema"] = {k: v for k, v in old_values["schema"].items() if k != "genres"}
-    pq.write_table(rows.filter(pa.array(is_old)), tmp_path / "old.parquet")
+    old_values["schema"] = {
+        k: v for k, v in old_values["schema"].items() if k not in {"genres", "history"}
+    }
+    pq.write_table(old_rows, tmp_path / "old.parquet")
     old, _ = small_train(old_values, tmp_path / "old", ONE_EPOCH)
 
     overrides = {**ONE_EPOCH, "training.warm_start": str(tmp_path / "old")}
@@ -73,11 +77,13 @@ def test_warm_start_with_a_grown_schema(log: Path, tmp_path: Path) -> None:
             assert torch.equal(row, was["item"][2 + old_keys.index(key)]), key
         else:
             assert torch.equal(row, fresh["item"][2 + number]), key
-    # Of another log's table nothing is taken; the two special rows are.
-    assert torch.equal(now["genres"], fresh["genres"])
+    # Tables that the old run has not are as they would be; the two special rows are taken.
+    new_tables = ("genres", "history.rating")
+    for name in new_tables:
+        assert torch.equal(now[name], fresh[name])
     assert torch.equal(now["item"][:2], was["item"][:2])
     num_rows = sum(len(table) for table in fresh.values())
-    num_new = len(new_keys) - len(matched) + len(fresh["genres"])
+    num_new = len(new_keys) - len(matched) + sum(len(fresh[name]) for name in new_tables)
     assert f"({num_rows - num_new:,} of {num_rows:,} rows)" in said
 
 

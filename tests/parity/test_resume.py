@@ -24,10 +24,11 @@ from rankloom.training.checkpoint import Checkpoints
 
 pytestmark = pytest.mark.usefixtures("without_extras")
 
-ADAM = {"training.sparse": {"kind": "adam", "lr": 0.01, "weight_decay": 0.01}}
-ADAGRAD = {"training.sparse": {"kind": "rowwise_adagrad", "lr": 0.05}}
+ADAM = {"training.sparse": {"kind": "adam", "lr": 0.01, "weight_decay": 0.01, "l2": 0.01}}
+ADAGRAD = {"training.sparse": {"kind": "rowwise_adagrad", "lr": 0.5}}
 COSINE = {"training.schedule": {"kind": "cosine", "warmup_steps": 4}}
 BATCH_NORM = {"model.interaction.norm": "batch"}
+PLATEAU = {"training.schedule": {"kind": "plateau", "factor": 0.5}, "training.epochs": 4}
 TOKENS = {
     "model.interaction": {"kind": "tokenmixer_large", "num_layers": 4, "dropout": 0.1},
     "model.tokenization": {"kind": "per_feature", "token_dim": 14},
@@ -61,6 +62,8 @@ def stop_after(monkeypatch: pytest.MonkeyPatch, step: int) -> None:
 
 def resumed(folder: Path) -> list[str]:
     lines: list[str] = []
+    # A new process would know nothing of the random state.
+    torch.manual_seed(99)
     assert not resume(folder, printer=lines.append).is_interrupted
     return lines
 
@@ -68,7 +71,11 @@ def resumed(folder: Path) -> list[str]:
 @pytest.mark.parametrize("layout", ["flat", "grouped"])
 @pytest.mark.parametrize(
     "overrides",
-    [ADAM | COSINE, ADAGRAD | BATCH_NORM | {"training.checkpoint_every_steps": 4}, TOKENS],
+    [
+        ADAM | COSINE,
+        ADAGRAD | BATCH_NORM | PLATEAU | {"training.checkpoint_every_steps": 4},
+        TOKENS,
+    ],
     ids=["adam", "adagrad", "tokens"],
 )
 def test_stopped_within_an_epoch(
@@ -79,19 +86,21 @@ def test_stopped_within_an_epoch(
     overrides: dict[str, Any],
 ) -> None:
     values = small_values(log, layout=layout)
+    epochs = overrides.get("training.epochs", 2)
+    stop = (epochs - 1) * STEPS_PER_EPOCH + 6
     whole, _ = small_train(values, tmp_path / "whole", overrides)
     with monkeypatch.context() as patch:
-        stop_after(patch, STEPS_PER_EPOCH + 6)
+        stop_after(patch, stop)
         stopped, lines = small_train(values, tmp_path / "parts", overrides)
     assert stopped.is_interrupted
-    assert lines[-1].startswith(f"stopped   step {STEPS_PER_EPOCH + 6} is saved in ")
+    assert lines[-1].startswith(f"stopped   step {stop} is saved in ")
     assert lines[-1].endswith(f"rankloom train --resume {tmp_path / 'parts'}")
-    assert f"resumed   {tmp_path / 'parts'} at step {STEPS_PER_EPOCH + 6}" in resumed(
-        tmp_path / "parts"
-    )
+    assert f"resumed   {tmp_path / 'parts'} at step {stop}" in resumed(tmp_path / "parts")
     expected = everything_in(whole.folder.path)
-    assert expected["last/state"]["step"] >= 2 * STEPS_PER_EPOCH
-    assert len([r for r in expected["metrics"] if r["kind"] == "evaluation"]) == 2
+    assert expected["last/state"]["step"] >= epochs * STEPS_PER_EPOCH
+    assert len([r for r in expected["metrics"] if r["kind"] == "evaluation"]) == epochs
+    if "training.epochs" in overrides:
+        assert expected["last/state"]["plateau_ratio"] < 1
     assert_same(everything_in(tmp_path / "parts"), expected)
 
 
@@ -105,6 +114,7 @@ def test_stopped_again_and_again(
     for at, steps in enumerate((1, 4, 8, 6, 7)):
         with monkeypatch.context() as patch:
             stop_after(patch, steps)
+            torch.manual_seed(98)
             stopped = resume(parts) if at else small_train(values, parts, COSINE)[0]
         assert stopped.is_interrupted
     resumed(parts)

@@ -24,8 +24,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.optim import Optimizer
 
@@ -33,6 +31,7 @@ from rankloom.atomic import write_text
 from rankloom.errors import CheckpointError
 from rankloom.models import Model
 from rankloom.training.sparse import SparseOptimizer
+from rankloom.training.tensor_files import describe, read_into, write_tensors
 
 FORMAT = 1
 FILES = ("network.safetensors", "tables.safetensors", "optimizer.safetensors")
@@ -81,8 +80,8 @@ class Checkpoints:
             if best:
                 self._point("best", final)
             self._remove_unnamed()
-        except (OSError, SafetensorError) as error:
-            reason = getattr(error, "strerror", None) or str(error)
+        except OSError as error:
+            reason = error.strerror or str(error)
             raise CheckpointError(
                 f"{final}: cannot be written ({reason}). Earlier checkpoints are untouched. "
                 "Free some space or give another folder, then go on with --resume."
@@ -130,12 +129,14 @@ class Checkpoints:
                 table_tensors(model),
                 optimizer_tensors(model, dense, sparse),
             )
-            for name, tensors in zip(FILES, contents, strict=True):
-                save_file(tensors, temporary / name)
+            digests = {
+                name: write_tensors(temporary / name, tensors)
+                for name, tensors in zip(FILES, contents, strict=True)
+            }
             manifest = {
                 "format": FORMAT,
                 "schema": schema_digest(model),
-                "digests": {name: file_digest(temporary / name) for name in FILES},
+                "digests": digests,
                 "state": dict(state),
             }
             (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
@@ -196,16 +197,19 @@ def restore(
     """
     manifest = read_manifest(folder)
     load_weights(folder, model)
-    tensors = read_tensors(folder / "optimizer.safetensors")
-    torch.set_rng_state(tensors.pop("random/cpu"))
-    if "random/cuda" in tensors:
-        cuda = tensors.pop("random/cuda")
-        if torch.cuda.is_available():
-            torch.cuda.set_rng_state(cuda)
-    with torch.no_grad():
-        for name, tensor in sparse_state_views(sparse).items():
-            tensor.copy_(tensors[f"sparse/{name}"])
-    _load_dense_state(dense, _parameter_names(model), tensors)
+    path = folder / "optimizer.safetensors"
+    # The sparse state may be larger than the tables: it is read where it belongs.
+    read_into(path, {f"sparse/{name}": t for name, t in sparse_state_views(sparse).items()})
+    others = {
+        name: torch.empty(shape, dtype=dtype)
+        for name, (dtype, shape) in describe(path).items()
+        if not name.startswith("sparse/")
+    }
+    read_into(path, others)
+    torch.set_rng_state(others["random/cpu"])
+    if "random/cuda" in others and torch.cuda.is_available():
+        torch.cuda.set_rng_state(others["random/cuda"])
+    _load_dense_state(dense, _parameter_names(model), others)
     state: dict[str, Any] = manifest["state"]
     return state
 
@@ -226,24 +230,24 @@ def load_weights(folder: Path, model: Model) -> None:
         ("network.safetensors", network_tensors(model)),
         ("tables.safetensors", table_tensors(model)),
     ):
-        stored = read_tensors(folder / name)
+        stored = {key: shape for key, (_, shape) in describe(folder / name).items()}
         problems = [
-            f"{key} is {tuple(stored[key].shape) if key in stored else 'missing'} there and "
+            f"{key} is {stored.get(key, 'missing')} there and "
             f"{tuple(current[key].shape) if key in current else 'unknown'} here"
             for key in sorted(stored.keys() | current.keys())
-            if key not in stored or key not in current or stored[key].shape != current[key].shape
+            if key not in stored or key not in current or stored[key] != tuple(current[key].shape)
         ]
         if problems:
             shown = "; ".join(problems[:5]) + (" ..." if problems[5:] else "")
-            raise CheckpointError(f"{folder}: belongs to another model: {shown}.")
-        with torch.no_grad():
-            for key, tensor in current.items():
-                tensor.copy_(stored[key])
+            raise CheckpointError(
+                f"{folder}: belongs to another model: {shown}. Use the run's own run.yaml."
+            )
+        read_into(folder / name, current)
 
 
 def network_tensors(model: Model) -> dict[str, Tensor]:
     """Give the network's parameters and buffers by name."""
-    return {name: value.contiguous() for name, value in model.network.state_dict().items()}
+    return dict(model.network.state_dict())
 
 
 def table_tensors(model: Model) -> dict[str, Tensor]:
@@ -257,7 +261,7 @@ def optimizer_tensors(model: Model, dense: Optimizer, sparse: SparseOptimizer) -
     tensors = {f"sparse/{name}": value for name, value in sparse_state_views(sparse).items()}
     for parameter, name in _parameter_names(model).items():
         for key, value in dense.state.get(parameter, {}).items():
-            tensors[f"dense/{name}/{key}"] = value.contiguous()
+            tensors[f"dense/{name}/{key}"] = value
     tensors["random/cpu"] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors["random/cuda"] = torch.cuda.get_rng_state()
@@ -272,26 +276,6 @@ def sparse_state_views(sparse: SparseOptimizer) -> dict[str, Tensor]:
         for key, value in state.items()
         for table in group.sizes
     }
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        CheckpointError: It cannot be read.
-    """
-    try:
-        return load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(
-            f"{path}: cannot be read ({error}). Use another checkpoint."
-        ) from None
-
-
-def tensor_shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Give the shapes in a safetensors file without reading the tensors."""
-    with safe_open(path, framework="pt") as opened:
-        return {name: tuple(opened.get_slice(name).get_shape()) for name in opened.keys()}  # noqa: SIM118
 
 
 def schema_digest(model: Model) -> str:

@@ -19,9 +19,9 @@ from rankloom.models import Model
 from rankloom.training.checkpoint import (
     network_tensors,
     read_manifest,
-    read_tensors,
     table_tensors,
 )
+from rankloom.training.tensor_files import read_tensors
 
 
 @dataclass(frozen=True)
