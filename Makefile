@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 BUDGET ?= 40
+# Idle threads sleep: tests start processes that would otherwise take each other's cores.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 .PHONY: quickstart test test-all lint bench clean
 

@@ -1,8 +1,8 @@
 """DCN-V2 on a Criteo-like log of 1 M rows, end to end from Parquet, beside peers and a floor.
 
 Every run is a process of its own with the same number of threads; the variants take turns, so that
-a machine whose speed drifts slows all of them. RankLoom and the floor run with the allocator
-settings that the `rankloom` command sets; the peers run as their documentation starts them.
+a machine whose speed drifts slows all of them. RankLoom and the floor run with the environment
+that the `rankloom` command sets; the peers run as their documentation starts them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from benchmarks.criteo_like import write_log
 from benchmarks.harness import ROOT, Cell, Row, spread_by_variant
 from benchmarks.peers.environment import run_peer
 from benchmarks.peers.protocol import Task
-from rankloom.cli.main import ALLOCATOR
+from rankloom.cli.main import ENVIRONMENT
 
 LOGS = ROOT / ".bench" / "throughput"
 OURS = {"rankloom": "benchmarks.rankloom_dcnv2", "floor": "benchmarks.floor_dcnv2"}
@@ -96,7 +96,7 @@ def _run_ours(module: str, train: Path, valid: Path, task: Task) -> dict[str, An
     done = subprocess.run(
         [*command, "--task", json.dumps(asdict(task))],
         cwd=ROOT,
-        env={**os.environ, **ALLOCATOR, **threads},
+        env={**os.environ, **ENVIRONMENT, **threads},
         capture_output=True,
         text=True,
         check=False,

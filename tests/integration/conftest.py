@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from tests.integration.small import write_small_log
+from tests.integration.workplace import Workplace
 
 from rankloom.api import evaluating
 from rankloom.training import trainer
@@ -31,3 +32,13 @@ def without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leave out the plots and the measured matmul rate, which take longer than a small training."""
     monkeypatch.setattr(evaluating, "write_report", lambda *_, **__: None)
     monkeypatch.setattr(trainer, "matmul_rate", lambda *_: 1e12)
+
+
+@pytest.fixture
+def at(
+    tmp_path: Path,
+    log: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Workplace:
+    return Workplace(tmp_path, log, monkeypatch, capsys)

@@ -17,7 +17,7 @@ import yaml
 
 from rankloom.api import TrainResult, load_run, train
 from rankloom.api.result import RunFolder
-from rankloom.cli.main import ALLOCATOR, main
+from rankloom.cli.main import ENVIRONMENT, main
 from rankloom.data.datasets.synthetic import prepare_synthetic
 from rankloom.training.checkpoint import FILES, read_manifest
 from rankloom.training.hooks import read_metrics
@@ -147,7 +147,7 @@ def rankloom_command(*arguments: str | Path) -> list[str]:
 def command(monkeypatch: pytest.MonkeyPatch, *arguments: str | Path) -> int:
     """Run the command in this process and give its exit code."""
     # The command starts anew to set up its allocator, unless it is set up already.
-    for name, value in ALLOCATOR.items():
+    for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(sys, "argv", ["rankloom", *map(str, arguments)])
     monkeypatch.setattr(sys, "path", list(sys.path))

@@ -39,13 +39,16 @@ app.command("models")(models.models)
 
 STOPPED = "stopped: a training goes on with --resume from its last checkpoint"
 
-ALLOCATOR = {
+ENVIRONMENT = {
     "MALLOC_MMAP_THRESHOLD_": str(2**33),
     "MALLOC_TRIM_THRESHOLD_": str(2**33),
     "MALLOC_TOP_PAD_": str(2**28),
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
-"""glibc keeps freed memory instead of giving it back: by default each large tensor is mapped and
-faulted in anew, which can cost more than the matmul that fills it."""
+"""What the system's libraries read at the start of a process. glibc keeps freed memory instead of
+giving it back: by default each large tensor is mapped and faulted in anew, which can cost more than
+the matmul that fills it. Idle threads sleep instead of spinning: spinning ones take the cores from
+the thread that reads the log, and from every other process of a shared machine."""
 
 
 def _print_version(value: bool) -> None:
@@ -66,7 +69,7 @@ def _options(
 
 def main() -> None:
     """Run the command; an error is one message on standard error and never a traceback."""
-    _set_up_allocator()
+    _set_up_environment()
     debug = "--debug" in sys.argv
     if debug:
         # Allowed anywhere on the line, as people add it after the fact.
@@ -103,13 +106,13 @@ def _explained(error: BaseException) -> tuple[str, int]:
     return f"rankloom: {found}. {advice}", 1
 
 
-def _set_up_allocator() -> None:
-    """Start anew with the allocator's settings, which it reads only at the start of a process."""
-    if sys.platform != "linux" or any(name in os.environ for name in ALLOCATOR):
-        return
-    os.execve(  # noqa: S606 (the same program with the same arguments)
-        sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **ALLOCATOR}
-    )
+def _set_up_environment() -> None:
+    """Start anew with what is missing of `ENVIRONMENT`; what a person has set is kept."""
+    missing = {name: value for name, value in ENVIRONMENT.items() if name not in os.environ}
+    if sys.platform == "linux" and missing:
+        os.execve(  # noqa: S606 (the same program with the same arguments)
+            sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, **missing}
+        )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,6 @@ from pathlib import Path
 from rankloom.atomic import write_text
 from rankloom.evaluation import Evaluation, TaskMetrics
 from rankloom.evaluation.result import SHORT_NAMES
-from rankloom.report.plots import calibration_plot, loss_curves, metric_curves
 from rankloom.training.hooks import read_metrics
 
 STYLE = """
@@ -33,6 +32,9 @@ def write_report(
         metrics: The run's `metrics.jsonl`.
         evaluations: Split -> what was found there.
     """
+    # Matplotlib takes a second to import, which those who only score need not wait for.
+    from rankloom.report.plots import calibration_plot, loss_curves, metric_curves
+
     records = read_metrics(metrics)
     plots = {"training loss": loss_curves(records)}
     shown = {key for r in records if r["kind"] == "evaluation" for key in r["metrics"]}

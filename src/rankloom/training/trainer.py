@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -24,6 +21,7 @@ from rankloom.models.precision import autocast_for, choose_device, choose_precis
 from rankloom.training.checkpoint import Checkpoints, restore
 from rankloom.training.config import PlateauSchedule, TrainingConfig
 from rankloom.training.hooks import Hook, StepRecord
+from rankloom.training.interrupt import interrupt_flag
 from rankloom.training.monitor import is_better
 from rankloom.training.optimizer import dense_optimizer, lr_factor
 from rankloom.training.sparse import sparse_optimizer
@@ -142,7 +140,7 @@ class Trainer:
         if self.state.step == 0:
             torch.manual_seed(self.config.seed)
         try:
-            with _interrupt_flag() as is_interrupted:
+            with interrupt_flag() as is_interrupted:
                 hooks = self.make_hooks(self.state)
                 while not self.state.is_finished and not is_interrupted():
                     if self._train_epoch(hooks, is_interrupted):
@@ -282,24 +280,3 @@ class Trainer:
             state=asdict(self.state),
             best=best,
         )
-
-
-@contextmanager
-def _interrupt_flag() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C into a flag that steps look at; a second one raises."""
-    caught: list[int] = []
-
-    def handler(number: int, _: FrameType | None) -> Any:
-        if caught:
-            raise KeyboardInterrupt
-        caught.append(number)
-
-    try:
-        previous = signal.signal(signal.SIGINT, handler)
-    except ValueError:  # not in the main thread, as in some notebooks
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(caught)
-    finally:
-        signal.signal(signal.SIGINT, previous)
