@@ -221,6 +221,7 @@ def _warm_start(run: Run, model: Model, transforms: Transforms, printer: Printer
         transforms,
         checkpoint=checkpoint,
         old_transforms=Transforms.load(old.transforms),
+        has_same_features=list(load_run(old.run_file).schema.features) == list(run.schema.features),
     )
     printer(f"warm start from {source}: {found}")
 

@@ -128,9 +128,14 @@ class OneOf:
     """Annotation that reads `{kind: name, ...}` as the config class so named.
 
     Unlike pydantic's tagged union it puts no tag into the location of an error.
+
+    Args:
+        classes: Config classes, each with a `kind` of its own.
+        default: The kind of a mapping that names none; without one, that is refused.
     """
 
-    def __init__(self, *classes: type[Config]) -> None:
+    def __init__(self, *classes: type[Config], default: str | None = None) -> None:
+        self.default = default
         self.classes = {get_args(cls.model_fields["kind"].annotation)[0]: cls for cls in classes}
 
     def __get_pydantic_core_schema__(
@@ -155,6 +160,8 @@ class OneOf:
             return cast("Config", value)
         if isinstance(value, str):
             value = {"kind": value}
+        if self.default is not None and isinstance(value, dict):
+            value = {"kind": self.default, **value}
         kind = kind_of(value, self.classes)
         if kind not in self.classes:
             hint = did_you_mean(kind, self.classes)

@@ -116,13 +116,13 @@ class EarlyStoppingConfig(Config):
     """Evaluations without improvement before the stop."""
 
 
-DenseOptimizerConfig = Annotated[AdamWConfig, OneOf(AdamWConfig)]
+DenseOptimizerConfig = Annotated[AdamWConfig, OneOf(AdamWConfig, default="adamw")]
 SparseOptimizerConfig = Annotated[
-    RowwiseAdagradConfig | SparseAdamConfig, OneOf(RowwiseAdagradConfig, SparseAdamConfig)
+    RowwiseAdagradConfig | SparseAdamConfig, OneOf(RowwiseAdagradConfig, SparseAdamConfig, default="rowwise_adagrad")
 ]
 ScheduleConfig = Annotated[
     ConstantSchedule | CosineSchedule | PlateauSchedule,
-    OneOf(ConstantSchedule, CosineSchedule, PlateauSchedule),
+    OneOf(ConstantSchedule, CosineSchedule, PlateauSchedule, default="constant"),
 ]
 
 
@@ -163,4 +163,5 @@ class TrainingConfig(Config):
     """Steps between lines of the log."""
     warm_start: str | None = None
     """Run folder whose best weights to start from; tables are matched by name and their rows by
-    key, so that the schema may have grown."""
+    key, so that the schema may have grown. Dense parameters follow where the features are the same,
+    or stand in semantic groups."""

@@ -1,7 +1,7 @@
 """Start from another run's weights although the schema has grown.
 
-Tables are matched by name and their rows by key; dense parameters by name and shape. What has no
-match keeps its initial values.
+Tables are matched by name and their rows by key; dense parameters by name and shape, where a name
+says which features a parameter belongs to. What has no match keeps its initial values.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from rankloom.data.transforms import Transforms
 from rankloom.models import Model
+from rankloom.tokenization.semantic_groups import SemanticGroups
 from rankloom.training.checkpoint import (
     network_tensors,
     read_manifest,
@@ -50,7 +51,12 @@ class WarmStart:
 
 
 def warm_start(
-    model: Model, transforms: Transforms, *, checkpoint: Path, old_transforms: Transforms
+    model: Model,
+    transforms: Transforms,
+    *,
+    checkpoint: Path,
+    old_transforms: Transforms,
+    has_same_features: bool,
 ) -> WarmStart:
     """Copy what matches from a checkpoint into a new model, in place.
 
@@ -59,6 +65,9 @@ def warm_start(
         transforms: Its vocabularies.
         checkpoint: A checkpoint folder of the old run.
         old_transforms: The old run's vocabularies.
+        has_same_features: Whether both runs have the same features in the same order. If not, dense
+            parameters are taken only with semantic groups, whose projections are named by group:
+            elsewhere a column's place is all that says which feature it belongs to.
 
     Raises:
         CheckpointError: The checkpoint is damaged.
@@ -78,7 +87,8 @@ def warm_start(
     numeric = {n: t for n, t in table_tensors(model).items() if n not in new_tables}
     copied = _copy_same_shape(numeric, old_tables)
     dense = network_tensors(model)
-    copied += _copy_same_shape(dense, read_tensors(checkpoint / "network.safetensors"))
+    if has_same_features or isinstance(model.network.tokenization, SemanticGroups):
+        copied += _copy_same_shape(dense, read_tensors(checkpoint / "network.safetensors"))
     return WarmStart(
         matched_tables=matched_tables,
         tables=len(new_tables),
