@@ -51,9 +51,9 @@ def row_losses(task: str, logits: Mapping[str, Tensor], labels: Tensor, schema: 
     own = _wide(logits[task])
     chain = schema.chain(task)[1:] if spec.loss == "product" else []
     if isinstance(spec, PositiveTask):
-        if spec.link == "log_normal" and not chain:
+        if spec.link == "log_normal":
             return (own - labels.log1p()).square()
-        log_mean = _log_mean(own, spec)
+        log_mean = _log_softplus(own)
         for name in chain:
             log_mean = log_mean + F.logsigmoid(_wide(logits[name]))
         # Poisson deviance up to a term of the label alone: its optimum keeps sums calibrated.
@@ -90,9 +90,7 @@ def _prediction(task: str, logits: Mapping[str, Tensor], schema: Schema) -> Tens
     return value
 
 
-def _log_mean(own: Tensor, spec: PositiveTask) -> Tensor:
-    if spec.link == "log_normal":
-        return own.expm1().clamp(min=1e-7).log()
+def _log_softplus(own: Tensor) -> Tensor:
     # softplus(z) ~ exp(z) far below zero, where its own logarithm would be -inf.
     return torch.where(own < -15, own, F.softplus(own.clamp(min=-15)).log())
 

@@ -118,7 +118,8 @@ class EarlyStoppingConfig(Config):
 
 DenseOptimizerConfig = Annotated[AdamWConfig, OneOf(AdamWConfig, default="adamw")]
 SparseOptimizerConfig = Annotated[
-    RowwiseAdagradConfig | SparseAdamConfig, OneOf(RowwiseAdagradConfig, SparseAdamConfig, default="rowwise_adagrad")
+    RowwiseAdagradConfig | SparseAdamConfig,
+    OneOf(RowwiseAdagradConfig, SparseAdamConfig, default="rowwise_adagrad"),
 ]
 ScheduleConfig = Annotated[
     ConstantSchedule | CosineSchedule | PlateauSchedule,

@@ -142,7 +142,7 @@ def test_extreme_logits_of_positive_tasks_too(task: PositiveTask, label: float) 
 @pytest.mark.parametrize("label", [0.0, 50.0])
 def test_extreme_logits_of_a_conditional_log_normal_too(label: float) -> None:
     # The median is e^z - 1: beyond 80 it is no number of seconds, and beyond 88 no float32.
-    task = PositiveTask(label="y", given="click", link="log_normal")
+    task = PositiveTask(label="y", given="click", link="log_normal", loss="conditional_rows")
     assert_finite(task, torch.float32, label, [0.0, 20.0, -20.0, 80.0, -100.0, -1e4])
 
 
@@ -169,7 +169,7 @@ def assert_finite(
         PositiveTask(label="y"),
         PositiveTask(label="y", given="click"),
         PositiveTask(label="y", link="log_normal"),
-        PositiveTask(label="y", given="click", link="log_normal"),
+        PositiveTask(label="y", given="click", link="log_normal", loss="conditional_rows"),
     ],
 )
 def test_gradients_are_those_of_the_loss(task: BinaryTask | PositiveTask, label: float) -> None:
