@@ -24,11 +24,11 @@ SETTINGS: dict[str, Any] = {
     "num_tokens": 16,
     "batch": 2048,
     "num_layers": 2,
-    "expansion": 2,
+    "expansion": 1.0,
     "device": "auto",
     "precision": "auto",
-    "repeats": 5,
-    "seconds": 3.0,
+    "repeats": 3,
+    "seconds": 2.0,
 }
 
 

@@ -18,6 +18,8 @@ Layout = Literal["flat", "grouped"]
 
 Kind = Literal["rows", "keys", "numbers", "seconds", "text"]
 
+ADVICE_ON_MISSING = " Add it to the log, or take it out of the run file."
+
 ACCEPTED: dict[Kind, str] = {
     "rows": "whole numbers",
     "keys": "whole numbers or texts",
@@ -248,13 +250,14 @@ def check_types(
             continue
         if use.column not in found.names:
             missing.add(use.column)
-            hint = did_you_mean(use.column, found.names)
+            hint = did_you_mean(use.column, found.names) or ADVICE_ON_MISSING
             problems.append(f"column {use.column!r} ({use.declared}) is missing.{hint}")
         elif problem := use.problem(found.field(use.column).type, layout):
             problems.append(problem)
     for key in keys:
         if key not in found.names:
-            problems.append(f"column {key!r} (a key) is missing.{did_you_mean(key, found.names)}")
+            hint = did_you_mean(key, found.names) or ADVICE_ON_MISSING
+            problems.append(f"column {key!r} (a key) is missing.{hint}")
         elif not _is_key_type(found.field(key).type, layout):
             problems.append(
                 f"column {key!r} is {found.field(key).type}, a key must be {ACCEPTED['keys']}. "

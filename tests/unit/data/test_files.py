@@ -98,7 +98,8 @@ def test_all_missing_and_wrong_columns_of_all_files_come_at_once(tmp_path):
         "(numbers). Cast it in preparation or declare it as a sparse feature.\n"
         f"  {tmp_path}/b.parquet: column 'user_id' (vocabulary) is missing. Did you mean "
         "'user_idd'?\n"
-        f"  {tmp_path}/b.parquet: column 'click' (tasks.click.label) is missing."
+        f"  {tmp_path}/b.parquet: column 'click' (tasks.click.label) is missing. "
+        "Add it to the log, or take it out of the run file."
     )
 
 
