@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tests.integration.failing_commands import FailingCommands
 from tests.integration.small import write_small_log
-from tests.integration.workplace import Workplace
 
 from rankloom.api import evaluating
 from rankloom.training import trainer
@@ -40,5 +40,5 @@ def at(
     log: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> Workplace:
-    return Workplace(tmp_path, log, monkeypatch, capsys)
+) -> FailingCommands:
+    return FailingCommands(tmp_path, log, monkeypatch, capsys)

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from tests.integration.failing_commands import Change, FailingCommands, trained
 from tests.integration.small import (
     command,
     write_run_file,
 )
-from tests.integration.workplace import Change, Workplace, trained
 
 from rankloom.api.result import RunFolder
 
@@ -42,7 +42,7 @@ def as_type(column: str, kind: pa.DataType) -> Change:
     return change
 
 
-def test_missing_columns(at: Workplace) -> None:
+def test_missing_columns(at: FailingCommands) -> None:
     path = at.change(lambda table: table.drop_columns(["item_id", "hour"]))
     message = at.train()
     assert f"{path}: column 'item_id' (vocabulary) is missing" in message
@@ -50,7 +50,7 @@ def test_missing_columns(at: Workplace) -> None:
     assert at.made == []
 
 
-def test_a_column_missing_in_one_split_is_found_before_training(at: Workplace) -> None:
+def test_a_column_missing_in_one_split_is_found_before_training(at: FailingCommands) -> None:
     valid = at.change(lambda table: table.drop_columns(["rating"]), "valid")
     test = at.change(lambda table: table.drop_columns(["age"]), "test")
     message = at.train()
@@ -68,14 +68,14 @@ def test_a_column_missing_in_one_split_is_found_before_training(at: Workplace) -
         ("item_id", pa.large_binary()),
     ],
 )
-def test_wrong_types(at: Workplace, column: str, kind: pa.DataType) -> None:
+def test_wrong_types(at: FailingCommands, column: str, kind: pa.DataType) -> None:
     path = at.change(as_type(column, kind))
     message = at.train()
     assert f"{path}: column {column!r} is {kind}" in message
     assert at.made == []
 
 
-def test_ids_of_another_type_than_those_of_the_vocabulary(at: Workplace) -> None:
+def test_ids_of_another_type_than_those_of_the_vocabulary(at: FailingCommands) -> None:
     def numbered(table: pa.Table) -> pa.Table:
         numbers = pa.array(np.arange(len(table)))
         return table.set_column(table.schema.get_field_index("item_id"), "item_id", numbers)
@@ -111,7 +111,7 @@ def test_ids_of_another_type_than_those_of_the_vocabulary(at: Workplace) -> None
     ],
 )
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
-def test_wrong_values(at: Workplace, change: Change, said: str, split: str) -> None:
+def test_wrong_values(at: FailingCommands, change: Change, said: str, split: str) -> None:
     path = at.change(change, split)
     message = at.train()
     assert f"{path}: column " in message
@@ -128,7 +128,7 @@ def test_wrong_values(at: Workplace, change: Change, said: str, split: str) -> N
         ({"kind": "positive", "label": "rating"}, "must be 0 or more and finite for task 'like'"),
     ],
 )
-def test_a_label_outside_its_range(at: Workplace, task: dict[str, Any], said: str) -> None:
+def test_a_label_outside_its_range(at: FailingCommands, task: dict[str, Any], said: str) -> None:
     path = at.change(with_value("rating", -3))
     at.values["tasks"] = {"like": task}
     write_run_file(at.run_file, at.values)
@@ -137,20 +137,20 @@ def test_a_label_outside_its_range(at: Workplace, task: dict[str, Any], said: st
     assert "tasks.like." in message
 
 
-def test_an_empty_file(at: Workplace) -> None:
+def test_an_empty_file(at: FailingCommands) -> None:
     at.part().write_bytes(b"")
     assert at.train() == f"{at.part()}: is empty (0 bytes). Write it again."
     assert at.made == []
 
 
-def test_a_file_without_rows(at: Workplace) -> None:
+def test_a_file_without_rows(at: FailingCommands) -> None:
     path = at.change(lambda table: table.slice(0, 0))
     assert at.train() == f"{path}: no rows. Write at least one row."
     assert at.made == []
 
 
 @pytest.mark.parametrize("share", [0.2, 0.9, 0.999])
-def test_a_truncated_file(at: Workplace, share: float) -> None:
+def test_a_truncated_file(at: FailingCommands, share: float) -> None:
     content = at.part().read_bytes()
     at.part().write_bytes(content[: int(share * len(content))])
     assert f"{at.part()}: is truncated or no Parquet file. Got: " in at.train()
@@ -169,18 +169,18 @@ def damage(path: Path, column: str) -> None:
 
 
 @pytest.mark.parametrize("column", ["user_id", "rating", "history_item_id", "genres"])
-def test_a_damaged_page(at: Workplace, column: str) -> None:
+def test_a_damaged_page(at: FailingCommands, column: str) -> None:
     damage(at.part(), column)
     assert f"{at.part()}: row group 0 cannot be read. Got: " in at.train()
 
 
-def test_a_history_longer_than_max_length_is_cut(at: Workplace) -> None:
+def test_a_history_longer_than_max_length_is_cut(at: FailingCommands) -> None:
     column = pq.read_table(at.part())["history_item_id"]
     assert max(map(len, column.to_pylist())) > 8
     assert command(at.monkeypatch, "train", at.run_file, "--to", at.to) == 0
 
 
-def test_files_that_are_not_there(at: Workplace) -> None:
+def test_files_that_are_not_there(at: FailingCommands) -> None:
     message = at.train("--set", "data.train=nowhere/*.parquet", "--set", "data.valid=no.parquet")
     assert "nowhere/*.parquet: no file matches." in message
     assert "no.parquet: no such file." in message
@@ -188,7 +188,7 @@ def test_files_that_are_not_there(at: Workplace) -> None:
 
 
 @pytest.mark.parametrize("column", ["item_id", "hour"])
-def test_predicting_a_file_without_a_column(at: Workplace, column: str) -> None:
+def test_predicting_a_file_without_a_column(at: FailingCommands, column: str) -> None:
     trained(at)
     path = at.change(lambda table: table.drop_columns([column]), "test")
     to = at.folder / "scored.parquet"
@@ -196,7 +196,7 @@ def test_predicting_a_file_without_a_column(at: Workplace, column: str) -> None:
     assert not to.exists()
 
 
-def test_predicting_bad_values_keeps_the_old_file(at: Workplace) -> None:
+def test_predicting_bad_values_keeps_the_old_file(at: FailingCommands) -> None:
     trained(at)
     to = at.folder / "scored.parquet"
     to.write_bytes(b"old")
@@ -209,7 +209,7 @@ def test_predicting_bad_values_keeps_the_old_file(at: Workplace) -> None:
 
 
 @pytest.mark.parametrize("column", ["user_id", "history_item_id", "genres"])
-def test_predicting_a_damaged_page(at: Workplace, column: str) -> None:
+def test_predicting_a_damaged_page(at: FailingCommands, column: str) -> None:
     trained(at)
     damage(at.part("test"), column)
     to = at.folder / "scored.parquet"

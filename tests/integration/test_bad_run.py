@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from tests.integration.failing_commands import FailingCommands, is_clear, trained
 from tests.integration.small import (
     command,
     run_rankloom,
     small_train,
     write_run_file,
 )
-from tests.integration.workplace import Workplace, is_clear, trained
 
 from rankloom.api.result import RunFolder
 from rankloom.training import checkpoint
@@ -38,7 +38,7 @@ TEN = {
 }
 
 
-def test_ten_mistakes_are_all_reported(at: Workplace) -> None:
+def test_ten_mistakes_are_all_reported(at: FailingCommands) -> None:
     values = yaml.safe_load(at.run_file.read_text())
     for path, value in TEN.items():
         *parents, last = path.split(".")
@@ -54,7 +54,7 @@ def test_ten_mistakes_are_all_reported(at: Workplace) -> None:
     assert at.made == []
 
 
-def test_a_missing_run_file(at: Workplace) -> None:
+def test_a_missing_run_file(at: FailingCommands) -> None:
     message = at.refused("train", at.folder / "no.yaml")
     assert message == (
         f"{at.folder / 'no.yaml'}: cannot be read (No such file or directory). "
@@ -63,7 +63,7 @@ def test_a_missing_run_file(at: Workplace) -> None:
 
 
 @pytest.mark.parametrize("text", ["a: [", "- a", "", "\x00", "a: &x [*x]"])
-def test_a_run_file_that_is_no_yaml_mapping(at: Workplace, text: str) -> None:
+def test_a_run_file_that_is_no_yaml_mapping(at: FailingCommands, text: str) -> None:
     at.run_file.write_text(text)
     assert at.train().startswith(str(at.run_file))
     assert at.made == []
@@ -87,13 +87,13 @@ def test_a_run_file_that_is_no_yaml_mapping(at: Workplace, text: str) -> None:
         ("evaluation.slices=[hours]", "column 'hours' (a key) is missing"),
     ],
 )
-def test_a_wrong_override(at: Workplace, option: str, said: str) -> None:
+def test_a_wrong_override(at: FailingCommands, option: str, said: str) -> None:
     assert said in at.train("--set", option)
     assert at.made == []
 
 
 @pytest.mark.parametrize("name", ["movielen", "synthetics"])
-def test_unknown_data(at: Workplace, name: str) -> None:
+def test_unknown_data(at: FailingCommands, name: str) -> None:
     to = at.folder / "quick"
     message = at.refused("quickstart", "--data", name, "--to", to)
     assert message.startswith("rankloom quickstart --data: ")
@@ -104,19 +104,19 @@ def test_unknown_data(at: Workplace, name: str) -> None:
 
 
 @pytest.mark.parametrize("split", ["tset", "layout", "files", "model_config"])
-def test_an_unknown_split(at: Workplace, split: str) -> None:
+def test_an_unknown_split(at: FailingCommands, split: str) -> None:
     trained(at)
     message = at.refused("evaluate", at.to, "--split", split)
     assert message.startswith(f"split: must be one of train, valid, test. Got {split!r}.")
 
 
-def test_a_split_that_the_run_file_does_not_name(at: Workplace) -> None:
+def test_a_split_that_the_run_file_does_not_name(at: FailingCommands) -> None:
     at.values["data"] = {**at.values["data"], "test": None}
     trained(at)
     assert at.refused("evaluate", at.to).startswith("data.test: is missing. Name its")
 
 
-def test_a_checkpoint_from_another_schema(at: Workplace) -> None:
+def test_a_checkpoint_from_another_schema(at: FailingCommands) -> None:
     folder = trained(at)
     other, _ = small_train(at.values, at.folder / "other", {"schema.hour.num_embeddings": 25})
     shutil.rmtree(folder.checkpoints.folder)
@@ -128,7 +128,7 @@ def test_a_checkpoint_from_another_schema(at: Workplace) -> None:
 
 
 @pytest.mark.parametrize("name", ["network", "tables", "optimizer"])
-def test_a_damaged_checkpoint(at: Workplace, name: str) -> None:
+def test_a_damaged_checkpoint(at: FailingCommands, name: str) -> None:
     checkpoint = trained(at).checkpoints.path("last")
     assert checkpoint is not None
     path = checkpoint / f"{name}.safetensors"
@@ -141,14 +141,14 @@ def test_a_damaged_checkpoint(at: Workplace, name: str) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"folder": "../../x"}'])
-def test_a_damaged_pointer(at: Workplace, content: bytes) -> None:
+def test_a_damaged_pointer(at: FailingCommands, content: bytes) -> None:
     pointer = trained(at).checkpoints.folder / "last.json"
     pointer.write_bytes(content)
     assert at.refused("train", "--resume", at.to).startswith(f"{pointer}: names no checkpoint.")
 
 
 @pytest.mark.parametrize("name", ["transforms.json", "vocabulary"])
-def test_damaged_transforms(at: Workplace, name: str) -> None:
+def test_damaged_transforms(at: FailingCommands, name: str) -> None:
     path = next(p for p in trained(at).transforms.iterdir() if p.name.startswith(name))
     path.write_bytes(path.read_bytes().replace(b"a", b"b", 1)[:-9])
     assert str(path) in at.refused("evaluate", at.to)
@@ -156,24 +156,24 @@ def test_damaged_transforms(at: Workplace, name: str) -> None:
     assert str(path) in at.refused("evaluate", at.to)
 
 
-def test_a_folder_that_is_no_run(at: Workplace) -> None:
+def test_a_folder_that_is_no_run(at: FailingCommands) -> None:
     for verb in (["evaluate"], ["describe"], ["train", "--resume"]):
         message = at.refused(*verb, at.data)
         assert message.startswith(str(at.data)), message
 
 
-def test_a_folder_that_holds_a_run_is_left_alone(at: Workplace) -> None:
+def test_a_folder_that_holds_a_run_is_left_alone(at: FailingCommands) -> None:
     trained(at)
     assert at.train().startswith(f"{at.to}: holds a run already.")
 
 
-def test_bad_data_leave_the_run_that_they_would_overwrite(at: Workplace) -> None:
+def test_bad_data_leave_the_run_that_they_would_overwrite(at: FailingCommands) -> None:
     trained(at)
     at.part().write_bytes(b"")
     assert "is empty" in at.train("--overwrite")
 
 
-def test_checkpoints_that_are_no_runs_are_left_alone(at: Workplace) -> None:
+def test_checkpoints_that_are_no_runs_are_left_alone(at: FailingCommands) -> None:
     (at.folder / "checkpoints" / "mine").mkdir(parents=True)
     (at.folder / "checkpoints" / "mine" / "weights").write_text("x")
     run_file = at.run_file.rename(at.folder / "small.yaml")
@@ -181,7 +181,7 @@ def test_checkpoints_that_are_no_runs_are_left_alone(at: Workplace) -> None:
     assert message.startswith(f"{at.folder}: holds checkpoints, but no run.")
 
 
-def test_a_place_that_cannot_be_written(at: Workplace) -> None:
+def test_a_place_that_cannot_be_written(at: FailingCommands) -> None:
     # Even for root: below a regular file there are no folders.
     below = at.run_file / "runs"
     assert at.refused("train", at.run_file, "--to", below).startswith(f"{below}: ")
@@ -194,7 +194,7 @@ def test_a_place_that_cannot_be_written(at: Workplace) -> None:
     assert quick.startswith(str(below))
 
 
-def test_debug_shows_the_traceback(at: Workplace) -> None:
+def test_debug_shows_the_traceback(at: FailingCommands) -> None:
     done = run_rankloom("train", at.folder / "no.yaml", "--debug", cwd=at.folder)
     assert done.returncode == 1
     assert "Traceback" in done.stderr
@@ -204,14 +204,14 @@ def test_debug_shows_the_traceback(at: Workplace) -> None:
     assert "Traceback" not in plain.stderr
 
 
-def test_an_unknown_option_is_no_traceback(at: Workplace) -> None:
+def test_an_unknown_option_is_no_traceback(at: FailingCommands) -> None:
     done = run_rankloom("train", "--steps", "3", cwd=at.folder)
     assert done.returncode == 2
     assert "No such option" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_a_mistake_of_ours_is_one_line_too(at: Workplace) -> None:
+def test_a_mistake_of_ours_is_one_line_too(at: FailingCommands) -> None:
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError("oops")
 
@@ -243,7 +243,7 @@ def fill(disk: Path, *, but: int) -> Path:
 
 
 @pytest.mark.parametrize("free", [0, 4_000, 8_000, 20_000, 40_000, 60_000, 80_000])
-def test_a_full_disk(at: Workplace, small_disk: Path, free: int) -> None:
+def test_a_full_disk(at: FailingCommands, small_disk: Path, free: int) -> None:
     """However far the training comes, what stands in the folder is whole and goes on."""
     to = small_disk / "run"
     filler = fill(small_disk, but=free)
@@ -263,7 +263,7 @@ def test_a_full_disk(at: Workplace, small_disk: Path, free: int) -> None:
         assert command(at.monkeypatch, "train", at.run_file, "--to", to) == 0
 
 
-def test_a_full_disk_while_predicting(at: Workplace, small_disk: Path) -> None:
+def test_a_full_disk_while_predicting(at: FailingCommands, small_disk: Path) -> None:
     trained(at)
     fill(small_disk, but=0)
     to = small_disk / "scored.parquet"
@@ -272,7 +272,7 @@ def test_a_full_disk_while_predicting(at: Workplace, small_disk: Path) -> None:
     assert sorted(small_disk.iterdir()) == [small_disk / "filler"]
 
 
-def test_a_full_disk_while_a_checkpoint_is_written(at: Workplace) -> None:
+def test_a_full_disk_while_a_checkpoint_is_written(at: FailingCommands) -> None:
     trained(at, **{"training.epochs": 1})
     at.monkeypatch.setattr(checkpoint, "write_tensors", full_disk)
     other = at.folder / "other"
@@ -285,7 +285,7 @@ def full_disk(*_: object, **__: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_a_full_disk_while_a_result_is_written(at: Workplace) -> None:
+def test_a_full_disk_while_a_result_is_written(at: FailingCommands) -> None:
     trained(at)
     at.monkeypatch.setattr(Path, "write_text", full_disk)
     message = at.refused("evaluate", at.to)

@@ -24,7 +24,7 @@ from rankloom.api.result import RunFolder
 Change = Callable[[pa.Table], pa.Table]
 
 
-class Workplace:
+class FailingCommands:
     """A folder with a copy of the small log, a run file, and the command."""
 
     def __init__(
@@ -90,6 +90,6 @@ def is_clear(line: str) -> bool:
     return bool(where and found) and rest[-1] in ".?" and (len(sentences) >= 2 or is_advice)
 
 
-def trained(at: Workplace, **overrides: Any) -> RunFolder:
+def trained(at: FailingCommands, **overrides: Any) -> RunFolder:
     small_train(at.values, at.to, overrides)
     return RunFolder(at.to)
