@@ -21,6 +21,7 @@ import json
 import os
 import statistics
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -29,6 +30,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from benchmarks.machine import describe_machine, describe_versions, machine_name
+from rankloom.cli.main import ENVIRONMENT
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
@@ -168,6 +170,33 @@ def spread_by_variant(rows: Iterable[Row], keys: Sequence[str]) -> dict[str, dic
         variant: {key: spread(row["measured"][key] for row in group) for key in keys}
         for variant, group in groups.items()
     }
+
+
+def run_module(name: str, *arguments: str, environ: Mapping[str, str] | None = None) -> Any:
+    """Run a module of `benchmarks` in a process of its own, with the command's environment.
+
+    Args:
+        name: Such as `reader`.
+        *arguments: Of its command line.
+        environ: Environment variables to add to those that `rankloom` sets at its start.
+
+    Returns:
+        The JSON of its last line.
+
+    Raises:
+        RuntimeError: It failed; the end of what it wrote is in the message.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", f"benchmarks.{name}", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT, **(environ or {})},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise RuntimeError(f"{name}: ended with {done.returncode}.\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def current_commit() -> str:

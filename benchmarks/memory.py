@@ -7,14 +7,13 @@ reader that kept what it had read would grow with the log.
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from benchmarks.criteo_like import write_log
-from benchmarks.harness import ROOT, Cell, Row, spread_by_variant
+from benchmarks.harness import ROOT, Cell, Row, run_module, spread_by_variant
 
 LOGS = ROOT / ".bench" / "memory"
 SETTINGS: dict[str, Any] = {
@@ -41,9 +40,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     rows = options["buffers"] * options["buffer_rows"]
     folder = LOGS / str(rows)
     log = write_log(folder, num_rows=rows, seed=3, valid_rows=1000)
-    command = [sys.executable, "-m", "benchmarks.memory", str(log.train), json.dumps(dict(options))]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    samples = json.loads(done.stdout.splitlines()[-1])
+    samples = run_module("memory", str(log.train), json.dumps(dict(options)))
     half = len(samples) // 2
     return {
         "num_rows": rows,

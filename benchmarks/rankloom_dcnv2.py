@@ -41,6 +41,7 @@ def run_values(train: Path, valid: Path, task: Task, options: dict[str, Any]) ->
                 "structure": "parallel",
                 "num_layers": task.num_cross_layers,
                 "hidden_dims": list(task.hidden_dims),
+                "norm": "batch",
             },
             "head": {"kind": "shared_bottom", "hidden_dims": []},
         },

@@ -7,12 +7,15 @@ Every repeat reads the whole log with each of
 - `batches`: `LogReader` in the order of the file;
 - `batches_shuffled`: `LogReader`, row groups and rows permuted;
 
-one after the other, so that a machine's moods hit all of them. A share is rows/s over that of
+one after the other, so that a machine's moods hit all of them, in a process with the environment
+that the `rankloom` command sets. A share is rows/s over that of
 `pyarrow_table` (the goal is 60 %) or of `pyarrow_stream` in the same repeat.
 """
 
 from __future__ import annotations
 
+import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,7 +24,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from benchmarks.criteo_like import DENSE_COLUMNS, SPARSE_COLUMNS, write_log
-from benchmarks.harness import ROOT, Cell, Row, spread
+from benchmarks.harness import ROOT, Cell, Row, run_module, spread
 from rankloom.data.order import Order
 from rankloom.data.plan import Decoder
 from rankloom.data.reader import LogReader
@@ -50,7 +53,10 @@ def planned_cells(settings: Mapping[str, Any]) -> list[Cell]:
 
 def run_cell(cell: Cell) -> dict[str, Any]:
     """Time each reader once; the first one changes from repeat to repeat."""
-    options = cell.options
+    return {"rows_per_s": run_module("reader", str(cell.repeat), json.dumps(dict(cell.options)))}
+
+
+def _measure(repeat: int, options: Mapping[str, Any]) -> dict[str, int]:
     folder = LOGS / f"{options['num_rows']}-{options['seed']}"
     log = write_log(folder, num_rows=options["num_rows"], seed=options["seed"], valid_rows=1000)
     decoder = criteo_decoder()
@@ -63,13 +69,13 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         ),
     }
     calls["batches"]()  # the file in the page cache, the code loaded
-    start = cell.repeat % len(READERS)
+    start = repeat % len(READERS)
     rates = {}
     for name in READERS[start:] + READERS[:start]:
         began = time.perf_counter()
         rows = calls[name]()
         rates[name] = rows / (time.perf_counter() - began)
-    return {"rows_per_s": {name: round(rates[name]) for name in READERS}}
+    return {name: round(rates[name]) for name in READERS}
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -104,3 +110,7 @@ def _batches(path: Path, decoder: Decoder, options: Mapping[str, Any], order: Or
     reader = LogReader(path, decoder, batch_size=options["batch_size"], order=order)
     with reader.batches(epoch=0) as reads:
         return sum(read.batch.num_rows for read in reads)
+
+
+if __name__ == "__main__":
+    print(json.dumps(_measure(int(sys.argv[1]), json.loads(sys.argv[2]))))

@@ -2,15 +2,13 @@
 
 Every run is a process of its own with the same number of threads; the variants take turns, so that
 a machine whose speed drifts slows all of them. RankLoom and the floor run with the environment
-that the `rankloom` command sets; the peers run as their documentation starts them.
+that the `rankloom` command sets; the peers run as their documentation starts them. The MLPs of
+RankLoom and of the floor have batch normalization, as that of torch-rechub always has.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,18 +16,19 @@ from statistics import median
 from typing import Any
 
 from benchmarks.criteo_like import write_log
-from benchmarks.harness import ROOT, Cell, Row, spread_by_variant
+from benchmarks.harness import ROOT, Cell, Row, run_module, spread_by_variant
 from benchmarks.peers.environment import run_peer
 from benchmarks.peers.protocol import Task
-from rankloom.cli.main import ENVIRONMENT
 
 LOGS = ROOT / ".bench" / "throughput"
-OURS = {"rankloom": "benchmarks.rankloom_dcnv2", "floor": "benchmarks.floor_dcnv2"}
+OURS = {"rankloom": "rankloom_dcnv2", "floor": "floor_dcnv2"}
 SETTINGS: dict[str, Any] = {
     "num_rows": 1_000_000,
     "valid_rows": 100_000,
     "log_seed": 1,
     "task": {"num_threads": 2},
+    # Both scripts have it; here it keeps rows without it from being taken for rows with it.
+    "ours": {"norm": "batch"},
     "variants": ["rankloom", "floor", "deepctr_torch", "torch_rechub", "fuxictr"],
     "repeats": 3,
 }
@@ -40,7 +39,7 @@ def planned_cells(settings: Mapping[str, Any]) -> list[Cell]:
     """One cell for each contender and repeat; the repeat seeds the model."""
     shared = {key: settings[key] for key in ("num_rows", "valid_rows", "log_seed", "task")}
     return [
-        Cell(variant, repeat, shared)
+        Cell(variant, repeat, shared | (settings["ours"] if variant in OURS else {}))
         for repeat in range(settings["repeats"])
         for variant in settings["variants"]
     ]
@@ -91,17 +90,12 @@ def _ratio(numerator: float | None, denominator: float | None) -> float | None:
 
 
 def _run_ours(module: str, train: Path, valid: Path, task: Task) -> dict[str, Any]:
-    threads = {"OMP_NUM_THREADS": str(task.num_threads), "MKL_NUM_THREADS": str(task.num_threads)}
-    command = [sys.executable, "-m", module, str(train), str(valid)]
-    done = subprocess.run(
-        [*command, "--task", json.dumps(asdict(task))],
-        cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT, **threads},
-        capture_output=True,
-        text=True,
-        check=False,
+    threads = str(task.num_threads)
+    report: dict[str, Any] = run_module(
+        module,
+        str(train),
+        str(valid),
+        *("--task", json.dumps(asdict(task))),
+        environ={"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
     )
-    if done.returncode:
-        raise RuntimeError(f"{module}: ended with {done.returncode}.\n{done.stderr[-2000:]}")
-    report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report

@@ -6,7 +6,7 @@ and cuts it into batches of whole requests: a batch closes before the request th
 the last are full. A position is the number of lines of the rank's stream that are used up, empty
 requests included; the batches from a position on depend on nothing before it.
 
-Memory holds the decoded buffer, a chunk of a row group, and the batches read ahead.
+Memory holds the decoded buffer, up to four chunks of row groups, and the batches read ahead.
 
     decoder = Decoder(schema, transforms)
     reader = LogReader("log/*.parquet", decoder, batch_size=4096, order=Order(seed=1))
@@ -176,18 +176,21 @@ class LogReader:
         """
         parts: list[Block] = []
         held = 0
-        for batch, origin in read_lines(segments, self.decoder.columns):
-            at = 0
-            while at < len(batch):
-                if is_stopped():
-                    return
-                piece = batch.slice(at, size - held)
-                parts.append(self.decoder.decode(piece, origin.moved(at)))
-                at += len(piece)
-                held += len(piece)
-                if held == size:
-                    yield parts
-                    parts, held = [], 0
+        columns = self.decoder.columns
+        # Arrow decodes the next chunk while this thread works on the one at hand.
+        with ReadAhead(lambda _: read_lines(segments, columns), size=2) as chunks:
+            for batch, origin in chunks:
+                at = 0
+                while at < len(batch):
+                    if is_stopped():
+                        return
+                    piece = batch.slice(at, size - held)
+                    parts.append(self.decoder.decode(piece, origin.moved(at)))
+                    at += len(piece)
+                    held += len(piece)
+                    if held == size:
+                        yield parts
+                        parts, held = [], 0
         if parts:
             yield parts
 
