@@ -5,6 +5,7 @@
       SchemaError      the schema contradicts itself, the model or the data (also a ValueError)
       DataError        a file or a value in it is wrong
       CheckpointError  a checkpoint cannot be read, or does not fit
+      HoistError       a network mixes rows, or cannot be captured
 
 Each message reads `where: what is wrong. Got x. What to do.`; problems of one kind come together,
 one a line. Catch `RankLoomError` to catch them all:
@@ -35,6 +36,10 @@ class SchemaError(RankLoomError, ValueError):
 
 class DataError(RankLoomError):
     """A file cannot be read, or holds a value that the schema does not allow."""
+
+
+class HoistError(RankLoomError):
+    """A network cannot be divided by rate: it mixes rows, or cannot be captured."""
 
 
 class CheckpointError(RankLoomError):

@@ -7,12 +7,16 @@ import pytest
 from rankloom.contract import ASSERTIONS, Subject
 
 DOUBLES = {
-    "MixesRows": ["scores rows independently", "scores candidates apart"],
+    "MixesRows": [
+        "scores rows independently",
+        "scores candidates apart",
+        "is the same hoisted",
+    ],
     "HasIdleParameter": ["moves every parameter", "has the parameters of its cost line"],
     "Overflows": ["gives a finite logit per row and task"],
     "IgnoresItsGenerator": ["depends on its seed alone"],
     "IsLinear": ["learns a cross"],
-    "BranchesOnData": ["exports"],
+    "BranchesOnData": ["exports", "is the same hoisted"],
     "HidesState": ["keeps its outputs through a state dict"],
     "SeesPadding": ["does not see padding"],
 }

@@ -12,12 +12,15 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
+from torch.utils._pytree import tree_map
 
 from rankloom.contract.batches import flatten, take_rows
 from rankloom.contract.cost_line import compute, cost_formulas
 from rankloom.contract.planted import planted_auc, train
-from rankloom.contract.subject import Subject
+from rankloom.contract.subject import ROWS_OF_REQUEST, Subject
 from rankloom.data.batch import Batch
+from rankloom.hoist import hoist
+from rankloom.hoist.verify import check_border, check_equal
 from rankloom.layers.protocols import EventInputs, Inputs
 from rankloom.models import Model
 from rankloom.models.cost import count_parameters
@@ -123,6 +126,21 @@ def exports(subject: Subject) -> None:
         assert_close(captured.logits[task], logits, atol=1e-5, rtol=1e-5)
 
 
+def is_the_same_hoisted(subject: Subject) -> None:
+    """The hoisted programs give the plain scores; nothing held for a user has a candidate in it."""
+    model = subject.build().train(False)
+    network = model.network.double()
+    shapes = (ROWS_OF_REQUEST, (2, 5, 1, 3, 2), (1,), (9,))
+    batches = [
+        _double(_inputs(model, subject.batch(rows_of_request=rows, seed=seed)))
+        for seed, rows in enumerate(shapes)
+    ]
+    hoisted = hoist(network, batches[0])
+    # In fp64, sums in another order differ in the last of 16 digits.
+    check_equal(network, hoisted, batches, tolerance=1e-10)
+    check_border(network, hoisted, batches[0])
+
+
 def keeps_its_outputs_through_a_state_dict(subject: Subject) -> None:
     """A model of another seed with the first one's weights gives the first one's outputs."""
     first, second = subject.build(seed=0), subject.build(seed=1)
@@ -192,6 +210,15 @@ def _inputs(model: Model, batch: Batch) -> Inputs:
     return model.embedder(batch).inputs
 
 
+def _double(inputs: Inputs) -> Inputs:
+    """Give every float tensor in fp64."""
+    result: Inputs = tree_map(
+        lambda one: one.double() if isinstance(one, Tensor) and one.is_floating_point() else one,
+        inputs,
+    )
+    return result
+
+
 def _pad(history: EventInputs, places: int) -> EventInputs:
     """Add places on the left, filled with numbers that must not matter."""
     pad = nn.functional.pad
@@ -256,6 +283,7 @@ ASSERTIONS: dict[str, Callable[[Subject], None]] = {
         scores_candidates_apart,
         is_the_same_grouped_and_flat,
         exports,
+        is_the_same_hoisted,
         keeps_its_outputs_through_a_state_dict,
         reads_its_config_back,
         depends_on_its_seed_alone,

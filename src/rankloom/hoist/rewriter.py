@@ -1,0 +1,420 @@
+"""The new graph while it grows, and how a value that was left in pieces is put together.
+
+A `Rewriter` walks the plain graph. For each node the rule of its operation (`rules/`) gives a value
+made of nodes of the new graph, each computed at its own rate.
+"""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+from torch._dispatch.python import enable_python_dispatcher
+from torch.utils._pytree import tree_leaves, tree_map
+
+import rankloom.ops  # noqa: F401 (registers the operations)
+from rankloom.hoist.capture import CROSSINGS, Capture, refusal, rows_of
+from rankloom.hoist.values import (
+    UNKNOWN,
+    VALUES,
+    Parts,
+    Rows,
+    Several,
+    Shape,
+    Size,
+    Sum,
+    Whole,
+    is_at_rows,
+)
+from rankloom.schema import Rate
+
+aten = torch.ops.aten
+ours = torch.ops.rankloom
+
+Rule = Callable[["Rewriter", "Call"], Any]
+"""Gives the value of a call."""
+
+ELEMENT_COST = 16
+"""FLOPs that take about as long as reading and writing one more element."""
+TYPICAL_LENGTH = 64
+"""What decisions take a free size, such as a history's length, to be."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call in the plain graph, with values for the nodes in its arguments."""
+
+    node: fx.Node
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    num_rows: sympy.Symbol
+    """B."""
+
+    @property
+    def shape(self) -> Shape:
+        """The sizes of its result."""
+        return tuple(self.node.meta["val"].shape)
+
+    @property
+    def rows(self) -> Rows | None:
+        """Where its result has its rows."""
+        return self.rows_of(self.node.meta["val"])
+
+    def rows_of(self, output: Any) -> Rows | None:
+        """Give where one of several results has its rows."""
+        return rows_of(output, self.num_rows, self.node)
+
+    def dim(self, place: int, default: int = 0) -> int:
+        """Give a dimension of the first operand, counted from the front.
+
+        Args:
+            place: Where it stands among the arguments.
+            default: Without that argument.
+        """
+        ndim = len(self.args[0].shape) if isinstance(self.args[0], VALUES) else len(self.shape)
+        given = self.args[place] if len(self.args) > place else self.kwargs.get("dim", default)
+        return int(given % ndim)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to rewrite."""
+
+    min_candidates: int = 8
+    """A rewrite must pay from so many candidates of a request on."""
+    layout: str = "neat"
+    """`neat`: all columns of one rate in one product; `fragmented`: a product for each part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """A place where a product could be divided by rate."""
+
+    node: str
+    """Of the plain graph."""
+    where: str
+    """The module that it belongs to."""
+    is_done: bool
+    flops_plain: float
+    """For each row."""
+    flops_row: float
+    """For each row, after."""
+    flops_request: float
+    """For each request, after."""
+
+    @property
+    def reason(self) -> str:
+        """Say why."""
+        saved = self.flops_plain - self.flops_row
+        return (
+            f"saves {saved:.0f} of {self.flops_plain:.0f} FLOPs a candidate"
+            if self.is_done
+            else f"would save {saved:.0f} FLOPs a candidate, less than the further addition costs"
+        )
+
+
+@dataclass
+class Rewriter:
+    """Builds the new graph.
+
+    Args:
+        capture: The plain network.
+        rules: Operation -> its rule.
+        options: How to rewrite.
+    """
+
+    capture: Capture
+    rules: dict[Any, Rule]
+    options: Options = field(default_factory=Options)
+    graph: fx.Graph = field(default_factory=fx.Graph)
+    decisions: list[Decision] = field(default_factory=list)
+    values: dict[fx.Node, Any] = field(default_factory=dict)
+    """Node of the plain graph -> its value: also a number or a symbolic size."""
+    crossings: dict[str, fx.Node] = field(default_factory=dict)
+    """`request_index` and such in the new graph, where it needs them."""
+    current: fx.Node | None = None
+    """The plain node at hand."""
+    _spread: dict[fx.Node, Whole] = field(default_factory=dict)
+
+    def run(self) -> list[Any]:
+        """Rewrite the whole graph.
+
+        Returns:
+            The values of the plain graph's outputs.
+
+        Raises:
+            HoistError: A node mixes rows, or nothing is known of its operation.
+        """
+        outputs: list[Any] = []
+        for node in self.capture.graph.nodes:
+            self.current = node
+            if node.op == "placeholder":
+                self.values[node] = self._placeholder(node)
+            elif node.op == "output":
+                outputs = [self.values[one] for one in tree_leaves(node.args[0])]
+            else:
+                self.values[node] = self._call(node)
+        return outputs
+
+    def border(self) -> list[str]:
+        """Name the plain nodes that are computed once for a request, and used for its rows."""
+
+        def is_held(value: Any) -> bool:
+            return isinstance(value, Whole) and Rate.CONSTANT < value.rate < Rate.CANDIDATE
+
+        return [
+            node.name
+            for node, value in self.values.items()
+            if node.op == "call_function"
+            and is_held(value)
+            and any(not is_held(self.values.get(user)) for user in node.users)
+        ]
+
+    def emit(
+        self,
+        target: Any,
+        *args: Any,
+        shape: Shape,
+        rows: Rows | None,
+        **kwargs: Any,
+    ) -> Whole:
+        """Add an operation on whole values; its rate is the highest of theirs.
+
+        Args:
+            target: The operation.
+            *args: Its arguments; `Whole`s stand for nodes.
+            shape: Of the plain tensor that it stands for.
+            rows: Where that has its rows.
+            **kwargs: Further arguments.
+        """
+        wholes = [leaf for leaf in _leaves((args, kwargs)) if isinstance(leaf, Whole)]
+        rate = max((whole.rate for whole in wholes), default=Rate.CONSTANT)
+        node = self.add(target, args, kwargs, rate)
+        return Whole(node, rate, rows, shape)
+
+    def add(self, target: Any, args: Any, kwargs: Any, rate: Rate) -> fx.Node:
+        """Add a node with its fake value, rate and the plain node that it comes from."""
+        to_node = _replacing(Whole, lambda whole: whole.node)
+        args, kwargs = to_node(args), to_node(kwargs)
+        to_fake = _replacing(fx.Node, lambda node: node.meta["val"])
+        # Sizes stay symbols only where operations are dispatched in Python.
+        with self.capture.fake_mode, enable_python_dispatcher():
+            fake = target(*to_fake(args), **to_fake(kwargs))
+        node = self.graph.call_function(target, args, kwargs)
+        node.meta = {"val": fake, "rate": rate, "plain": self.current}
+        return node
+
+    # Putting together
+
+    def whole(self, value: Any) -> Whole:
+        """Carry out what was left in pieces, at the highest rate of the pieces."""
+        if isinstance(value, Whole):
+            return value
+        if isinstance(value, Sum):
+            return self._add_up(value)
+        assert isinstance(value, Parts)
+        parts = self.join([self.whole(part) for part in value.parts])
+        parts = [self.widen(part, except_dim=value.dim) for part in parts]
+        parts = [self.widen(part) for part in parts]
+        return self.emit(aten.cat.default, parts, value.dim, shape=value.shape, rows=value.rows)
+
+    def join(self, wholes: Sequence[Whole]) -> list[Whole]:
+        """Bring values to the number of rows of the one with the highest rate."""
+        if any(is_at_rows(whole.rate) for whole in wholes):
+            return [self.spread(whole) for whole in wholes]
+        return list(wholes)
+
+    def spread(self, whole: Whole) -> Whole:
+        """Give each row the value of its request."""
+        if is_at_rows(whole.rate) or whole.rate == Rate.CONSTANT or whole.rows is None:
+            return whole
+        if whole.node not in self._spread:
+            index = Whole(self.crossing("request_index"), Rate.CANDIDATE, Rows(0), ())
+            dim, block = whole.rows.dim, whole.rows.block
+
+            def step(target: Any, value: Whole, *args: Any) -> Whole:
+                return self.emit(target, value, *args, shape=whole.shape, rows=whole.rows)
+
+            value = whole
+            if dim:
+                value = step(aten.movedim.int, value, dim, 0)
+            if block > 1:
+                value = step(aten.unflatten.int, value, 0, [-1, block])
+            value = step(ours.expand.default, value, index)
+            if block > 1:
+                value = step(aten.flatten.using_ints, value, 0, 1)
+            if dim:
+                value = step(aten.movedim.int, value, 0, dim)
+            self._spread[whole.node] = value
+        return replace(self._spread[whole.node], shape=whole.shape, rows=whole.rows)
+
+    def widen(self, whole: Whole, *, except_dim: int | None = None, dims: Any = None) -> Whole:
+        """Repeat what is held once, along all narrow dimensions or some."""
+        chosen = [
+            dim for dim in whole.narrow_dims if dim != except_dim and (dims is None or dim in dims)
+        ]
+        if not chosen:
+            return whole
+        sizes: list[Any] = [-1] * len(whole.shape)
+        needs_rows = False
+        for dim in chosen:
+            size = whole.shape[dim]
+            if whole.rows is not None and dim == whole.rows.dim:
+                needs_rows = True
+            sizes[dim] = self.size(size, whole)
+        result = self.emit(aten.expand.default, whole, sizes, shape=whole.shape, rows=whole.rows)
+        if needs_rows:
+            result.node.meta["rate"] = Rate.CANDIDATE
+            result = replace(result, rate=Rate.CANDIDATE)
+        return result
+
+    def _add_up(self, total: Sum) -> Whole:
+        """Add terms of one rate first, so that as few as possible are added for each row."""
+        sum_so_far: Whole | None = None
+        for term in sorted(total.terms, key=lambda term: term.rate):
+            if sum_so_far is None:
+                sum_so_far = term
+                continue
+            left, right = self.join([sum_so_far, term])
+            sum_so_far = self.emit(aten.add.Tensor, left, right, shape=total.shape, rows=total.rows)
+        assert sum_so_far is not None
+        return replace(sum_so_far, shape=total.shape, rows=total.rows)
+
+    # Sizes
+
+    def size(self, size: Size, near: Whole | None = None) -> Any:
+        """Give a size as an argument in the new graph: a number, or a node that finds it.
+
+        Args:
+            size: Of the plain graph.
+            near: A value whose number of rows stands for the plain graph's.
+        """
+        if isinstance(size, int):
+            return size
+        expression = size.node.expr
+        if expression.is_Integer:
+            return int(expression)
+        number = self.capture.num_rows
+        if number in expression.free_symbols:
+            block = int(sympy.cancel(expression / number))
+            if near is not None and near.rows is not None and not near.is_narrow(near.rows.dim):
+                node = self._sym_size(near.node, near.rows.dim)
+                factor, left = divmod(block, near.rows.block)
+                assert not left
+            else:
+                node, factor = self._sym_size(self.crossing("request_index"), 0), block
+            return node if factor == 1 else self._times(node, factor)
+        return self._free_size(expression)
+
+    def _free_size(self, expression: Any) -> fx.Node:
+        """Find an input that has a history's length, or a multiple of it, as a size."""
+        for value in self.values.values():
+            if not isinstance(value, Whole) or value.node.op != "placeholder":
+                continue
+            for dim, size in enumerate(value.sizes):
+                if isinstance(size, torch.SymInt) and not size.node.expr.is_Integer:
+                    factor = sympy.cancel(expression / size.node.expr)
+                    if factor.is_Integer and (value.rows is None or dim != value.rows.dim):
+                        node = self._sym_size(value.node, dim)
+                        return node if factor == 1 else self._times(node, int(factor))
+        assert self.current is not None
+        raise refusal(self.current, f"has a size that no input has: {expression}")
+
+    def _sym_size(self, node: fx.Node, dim: int) -> fx.Node:
+        return self.add(aten.sym_size.int, (node, dim), {}, node.meta["rate"])
+
+    def _times(self, node: fx.Node, factor: int) -> fx.Node:
+        return self.add(operator.mul, (node, factor), {}, node.meta["rate"])
+
+    # Inputs
+
+    def crossing(self, name: str) -> fx.Node:
+        """Give `request_index`, `slots` or `slot_of_row` as an input of the new graph."""
+        if name not in self.crossings:
+            with self.graph.inserting_before(next(iter(self.graph.nodes), None)):
+                node = self.graph.placeholder(name)
+            node.meta = {
+                "val": self.capture.crossings[name],
+                "rate": Rate.CANDIDATE,
+                "plain": None,
+                "path": name,
+            }
+            self.crossings[name] = node
+        return self.crossings[name]
+
+    def _placeholder(self, node: fx.Node) -> Any:
+        capture = self.capture
+        if node.name in capture.parameters:
+            return self._attribute(capture.parameters[node.name], node)
+        if node.name in capture.constants:
+            return self._attribute(node.name, node)
+        path = capture.inputs[node.name]
+        if path in CROSSINGS:
+            return path
+        value = node.meta.get("val")
+        if not isinstance(value, torch.Tensor):
+            return value
+        placed = self.graph.placeholder(node.name)
+        rate = capture.rates[path]
+        placed.meta = {"val": value, "rate": rate, "plain": None, "path": path}
+        # The door gives every row its request's value, so that the plain tensor has B rows.
+        return Whole(placed, rate, Rows(0), (capture.batch_size, *value.shape[1:]))
+
+    def _attribute(self, name: str, node: fx.Node) -> Whole:
+        placed = self.graph.create_node("get_attr", name)
+        placed.meta = {"val": node.meta["val"], "rate": Rate.CONSTANT, "plain": None}
+        return Whole(placed, Rate.CONSTANT, None, tuple(node.meta["val"].shape))
+
+    # Calls
+
+    def _call(self, node: fx.Node) -> Any:
+        if isinstance(node.meta.get("val"), torch.SymInt | int | torch.SymBool | bool):
+            return node.meta["val"]
+        to_value = _replacing(fx.Node, lambda one: self.values[one])
+        args, kwargs = to_value(node.args), to_value(node.kwargs)
+        if node.target is operator.getitem:
+            return args[0].values[args[1]] if isinstance(args[0], Several) else args[0][args[1]]
+        rule = self.rules.get(node.target)
+        if rule is None:
+            raise refusal(node, "is an operation that nothing is known of, so it may mix rows")
+        leaves = list(_leaves((args, kwargs)))
+        if any(leaf is UNKNOWN for leaf in leaves):
+            raise refusal(node, "uses a by-product of an operation, whose rows are not known")
+        if node.target is not ours.expand.default and any(
+            isinstance(leaf, str) and leaf in CROSSINGS for leaf in leaves
+        ):
+            raise refusal(node, "reads request_index, which only the network's door may")
+        return rule(self, Call(node, args, kwargs, self.capture.num_rows))
+
+
+def typical(size: Size, num_rows: sympy.Symbol) -> int:
+    """Give a number for a size, as decisions take it; rows count as one."""
+    if isinstance(size, int):
+        return size
+    expression = size.node.expr.subs(num_rows, 1)
+    return int(expression.subs(dict.fromkeys(expression.free_symbols, TYPICAL_LENGTH)))
+
+
+def module_of(node: fx.Node) -> str:
+    """Name the module of the network that a plain node belongs to."""
+    stack = node.meta.get("nn_module_stack") or {}
+    names = [name for name, _ in stack.values()] or [""]
+    return str(names[-1]).removeprefix("L['self'].") or "network"
+
+
+def _leaves(tree: Any) -> Iterable[Any]:
+    return tree_leaves(tree, is_leaf=lambda one: isinstance(one, (*VALUES, Several)))
+
+
+def _replacing(kind: type[Any], change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make a function that changes every leaf of a type."""
+    return lambda tree: tree_map(
+        lambda leaf: change(leaf) if isinstance(leaf, kind) else leaf,
+        tree,
+        is_leaf=lambda one: isinstance(one, kind),
+    )

@@ -1,0 +1,89 @@
+"""What is known of each operation: operation -> the rule that rewrites it.
+
+An operation that is not here is refused: it may mix rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rankloom.hoist.rewriter import Rule, aten, ours
+from rankloom.hoist.rules.attention import ATTENTION, attention
+from rankloom.hoist.rules.contractions import addmm, baddbmm, bmm, einsum, linear, matmul, mm
+from rankloom.hoist.rules.pointwise import pointwise
+from rankloom.hoist.rules.reductions import along, along_last, layer_norm, total
+from rankloom.hoist.rules.shapes import (
+    concatenate,
+    create,
+    expand,
+    permute,
+    reshape,
+    select,
+    slice_,
+    split,
+    spread,
+    stack,
+    unbind,
+)
+
+_POINTWISE = """
+    abs add.Scalar add.Tensor addcdiv addcmul alias bitwise_and.Tensor bitwise_not
+    bitwise_or.Tensor clamp clamp.Tensor clamp_max clamp_min clone contiguous cos detach detach_
+    div.Scalar div.Tensor div.Tensor_mode dropout elu eq.Scalar eq.Tensor erf exp expm1 floor
+    full_like ge.Scalar ge.Tensor gelu gt.Scalar gt.Tensor hardsigmoid hardswish hardtanh
+    isfinite isinf isnan le.Scalar le.Tensor leaky_relu lift_fresh_copy log log1p log2
+    log_sigmoid logical_and logical_not logical_or logical_xor lt.Scalar lt.Tensor
+    masked_fill.Scalar masked_fill.Tensor maximum minimum mish mul.Scalar mul.Tensor nan_to_num
+    ne.Scalar ne.Tensor neg ones_like pow.Scalar pow.Tensor_Scalar pow.Tensor_Tensor reciprocal
+    relu relu6 remainder.Scalar remainder.Tensor round rsqrt rsub.Scalar rsub.Tensor selu
+    sigmoid sign silu sin softplus sqrt square sub.Scalar sub.Tensor tan tanh to.dtype trunc
+    where.ScalarOther where.ScalarSelf where.self zeros_like
+"""
+_ALONG = """
+    softmax.int log_softmax.int _softmax _log_softmax cumsum cumprod logsumexp amax amin argmax
+    argmin prod.dim_int any.dim all.dim flip glu sort max.dim min.dim
+"""
+_RESHAPE = """
+    view reshape _unsafe_view flatten.using_ints unflatten.int squeeze squeeze.dim squeeze.dims
+    unsqueeze
+"""
+
+
+def _operation(name: str) -> Any:
+    packet, _, overload = name.partition(".")
+    return getattr(getattr(aten, packet), overload or "default")
+
+
+RULES: dict[Any, Rule] = {
+    **{_operation(name): pointwise for name in _POINTWISE.split()},
+    **{_operation(name): along(1) for name in _ALONG.split()},
+    **{_operation(name): reshape for name in _RESHAPE.split()},
+    **{_operation(name): permute for name in ("permute", "transpose.int", "t", "movedim.int")},
+    **{_operation(name): total for name in ("sum.dim_IntList", "mean.dim")},
+    **{_operation(name): create for name in ("new_zeros", "new_ones", "new_full", "zeros", "ones")},
+    **{_operation(name): split for name in ("split.Tensor", "split_with_sizes", "chunk")},
+    aten.addmm.default: addmm,
+    aten.baddbmm.default: baddbmm,
+    aten.bmm.default: bmm,
+    aten.cat.default: concatenate,
+    aten.einsum.default: einsum,
+    aten.expand.default: expand,
+    aten.layer_norm.default: layer_norm,
+    aten.linear.default: linear,
+    aten.matmul.default: matmul,
+    aten.mm.default: mm,
+    aten.rms_norm.default: layer_norm,
+    aten.select.int: select,
+    aten.slice.Tensor: slice_,
+    aten.stack.default: stack,
+    aten.unbind.int: unbind,
+    ATTENTION: attention,
+    aten.full.default: create,
+    aten.topk.default: along(2),
+    ours.dropout.default: along_last,
+    ours.expand.default: spread,
+    ours.layer_norm.default: along_last,
+    ours.rms_norm.default: along_last,
+    ours.softmax.default: along(1),
+    ours.swiglu.default: along_last,
+}
