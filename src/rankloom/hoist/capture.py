@@ -8,8 +8,10 @@ Shapes: R requests, B rows, L history length.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import sympy
@@ -17,7 +19,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.export import Dim
 from torch.export.graph_signature import InputKind, OutputKind
-from torch.utils._pytree import TreeSpec, tree_flatten_with_path
+from torch.utils._pytree import TreeSpec, tree_flatten_with_path, tree_map
 
 from rankloom.data.batch import make_slots
 from rankloom.errors import HoistError
@@ -25,6 +27,7 @@ from rankloom.hoist.values import Rows
 from rankloom.layers.protocols import EventInputs, Inputs, Layout
 from rankloom.schema import Rate
 
+_TORCH = str(Path(torch.__file__).parent)
 CROSSINGS = ("request_index", "slots", "slot_of_row")
 """Inputs that say how requests and rows belong together; only the compiler uses them."""
 
@@ -98,12 +101,15 @@ def capture(network: nn.Module, example: Inputs, layout: Layout) -> Capture:
         )
     slots, slot_of_row = make_slots(example.request_index, num_requests)
     example = example._replace(slots=slots, slot_of_row=slot_of_row)
+    example = tree_map(lambda one: one.detach() if isinstance(one, Tensor) else one, example)
     shapes = _dynamic_shapes(example, num_requests)
     try:
         with torch.no_grad():
             program = torch.export.export(
                 network, (example,), dynamic_shapes=(shapes,), strict=False
             )
+            if any(_writes(node) for node in program.graph.nodes):
+                program = _without_writes(program)
     except Exception as error:
         # Whatever the tracer meets in a user's model is told as one error.
         raise HoistError(
@@ -144,6 +150,18 @@ def capture(network: nn.Module, example: Inputs, layout: Layout) -> Capture:
     )
 
 
+def _writes(node: fx.Node) -> bool:
+    schema = getattr(node.target, "_schema", None)  # operators of Python have none
+    return schema is not None and bool(schema.is_mutable)
+
+
+def _without_writes(program: torch.export.ExportedProgram) -> torch.export.ExportedProgram:
+    """Replace operations in place by ones that give a new tensor."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch's own copying of its tree specs
+        return program.run_decompositions({})
+
+
 def refusal(node: fx.Node, what: str) -> HoistError:
     """Make the error that refuses a node, with the line of the model that made it."""
     return HoistError(
@@ -157,6 +175,7 @@ def _source(node: fx.Node) -> str:
     """Give the innermost line of the model's own code."""
     trace = node.meta.get("stack_trace") or ""
     lines = [line.strip() for line in trace.splitlines() if line.strip().startswith("File ")]
+    lines = [line for line in lines if _TORCH not in line] or lines
     return f" Got it in {lines[-1]}." if lines else ""
 
 

@@ -117,16 +117,24 @@ def model_cost(model: Model) -> ModelCost:
     return ModelCost(tuple(costs), tuple(tables))
 
 
-def training_flops(model: Model, loss_fn: Loss, batch: Batch) -> float:
+def training_flops(
+    model: Model, loss_fn: Loss, batch: Batch, *, network: nn.Module | None = None
+) -> float:
     """Count the FLOPs of one row's forward and backward on a given batch.
 
     Leaves gradients, buffers (a batch norm's means), random state and mode as they were.
+
+    Args:
+        model: What is trained.
+        loss_fn: Its loss.
+        batch: On its device.
+        network: The form in which the network runs, if not the model's own.
     """
     parameters = list(model.network.parameters())
     saved = [parameter.grad for parameter in parameters]
     buffers = [(buffer, buffer.clone()) for buffer in model.network.buffers()]
     with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
-        output = model.network(model.embedder(batch).inputs)
+        output = (network or model.network)(model.embedder(batch).inputs)
         loss_fn(output, batch).total.backward()
     for parameter, gradient in zip(parameters, saved, strict=True):
         parameter.grad = gradient

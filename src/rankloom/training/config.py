@@ -146,6 +146,10 @@ class TrainingConfig(Config):
     """auto: bf16 where the device has units for it, fp32 elsewhere."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """auto: cuda where there is one."""
+    hoist: bool | None = None
+    """Compute what depends on user and request alone once for each request, at the same losses;
+    user-side dropout is then drawn once for each request, too. null: where the log is grouped and
+    the network can be hoisted (BatchNorm and Dice mix rows, and cannot)."""
     seed: NonNegativeInt = 0
     """Of initial values, order and dropout."""
     shuffle: bool = True

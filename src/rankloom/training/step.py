@@ -11,7 +11,6 @@ from torch.optim import Optimizer
 from rankloom.data.batch import Batch
 from rankloom.embedding import Embedder
 from rankloom.losses import Loss, LossValues
-from rankloom.models import Network
 from rankloom.training.sparse import SparseOptimizer
 
 
@@ -26,7 +25,7 @@ class StepResult(NamedTuple):
 
 def train_step(
     embedder: Embedder,
-    network: Network,
+    network: nn.Module,
     loss_fn: Loss,
     batch: Batch,
     *,

@@ -20,6 +20,7 @@ from rankloom.models.cost import training_flops
 from rankloom.models.precision import autocast_for, choose_device, choose_precision, matmul_rate
 from rankloom.training.checkpoint import Checkpoints, restore
 from rankloom.training.config import PlateauSchedule, TrainingConfig
+from rankloom.training.hoisting import network_to_train
 from rankloom.training.hooks import Hook, StepRecord
 from rankloom.training.interrupt import interrupt_flag
 from rankloom.training.monitor import is_better
@@ -83,6 +84,7 @@ class Trainer:
 
     Raises:
         ConfigError: Device, precision or early stopping cannot be had.
+        HoistError: `hoist` is true, and the network cannot be hoisted.
     """
 
     def __init__(
@@ -107,6 +109,9 @@ class Trainer:
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         self.model = model.to(self.device).train()
+        self.network = network_to_train(
+            model, hoist=config.hoist, is_grouped=reader.decoder.layout == "grouped"
+        )
         self.config = config
         self.reader = reader
         self.make_hooks = hooks
@@ -163,7 +168,9 @@ class Trainer:
             for batch, position in batches:
                 batch = batch.to(self.device)
                 if not self.flops_per_row:
-                    self.flops_per_row = training_flops(self.model, self.loss_fn, batch)
+                    self.flops_per_row = training_flops(
+                        self.model, self.loss_fn, batch, network=self.network
+                    )
                 self.window.add(self._step(batch), batch.num_rows)
                 state.step += 1
                 state.position = position
@@ -182,7 +189,7 @@ class Trainer:
         self._set_rates(self.state.step)
         return train_step(
             self.model.embedder,
-            self.model.network,
+            self.network,
             self.loss_fn,
             batch,
             dense=self.dense,

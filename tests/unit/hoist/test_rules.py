@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from tests.unit.hoist.tiny import Tiny, flops, hoisted_equals_plain
-from torch import Tensor
+from torch import Tensor, nn
 
 from rankloom.errors import HoistError
 from rankloom.hoist import Options
@@ -153,6 +153,30 @@ def test_a_norm_over_mixed_columns_is_left_alone() -> None:
     counted = flops(hoisted_equals_plain(network), network, num_candidates=N)
     assert counted[Rate.USER] == 0
     assert counted[Rate.CANDIDATE] == 2 * 48 * 32 * N
+
+
+def test_batch_norm_scales_by_its_kept_statistics() -> None:
+    norm = nn.BatchNorm1d(48, dtype=torch.float64).train(False)
+    for tensor in norm.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.uniform_(0.5, 2.0, generator=torch.Generator().manual_seed(0))
+
+    def body(u: Tensor, c: Tensor, w: dict[str, Tensor]) -> Tensor:
+        return F.linear(norm(torch.cat([u, c], dim=1)), w["w"])
+
+    network = Tiny(body, {"u": (40,), "c": (8,)}, {"w": (32, 48)})
+    network.norm = norm  # so that its parameters are the network's
+    counted = flops(hoisted_equals_plain(network), network, num_candidates=N)
+    assert counted[Rate.USER] == 2 * 40 * 32
+
+
+def test_writing_in_place_is_no_obstacle() -> None:
+    def body(u: Tensor, c: Tensor, w: dict[str, Tensor]) -> Tensor:
+        x = torch.cat([u, c], dim=1).relu_()
+        x += 1
+        return F.linear(x, w["w"]).mul_(2)
+
+    hoisted_equals_plain(Tiny(body, {"u": (40,), "c": (8,)}, {"w": (32, 48)}))
 
 
 def test_a_tiny_users_part_is_not_divided() -> None:

@@ -11,7 +11,7 @@ from rankloom.hoist.rewriter import Rule, aten, ours
 from rankloom.hoist.rules.attention import ATTENTION, attention
 from rankloom.hoist.rules.contractions import addmm, baddbmm, bmm, einsum, linear, matmul, mm
 from rankloom.hoist.rules.pointwise import pointwise
-from rankloom.hoist.rules.reductions import along, along_last, layer_norm, total
+from rankloom.hoist.rules.reductions import along, along_last, batch_norm, layer_norm, total
 from rankloom.hoist.rules.shapes import (
     concatenate,
     create,
@@ -64,6 +64,7 @@ RULES: dict[Any, Rule] = {
     **{_operation(name): split for name in ("split.Tensor", "split_with_sizes", "chunk")},
     aten.addmm.default: addmm,
     aten.baddbmm.default: baddbmm,
+    aten.batch_norm.default: batch_norm,
     aten.bmm.default: bmm,
     aten.cat.default: concatenate,
     aten.einsum.default: einsum,

@@ -24,10 +24,10 @@ def pointwise(r: Rewriter, call: Call) -> Value:
     kept = keep_sum(r, call) if keep_sum else None
     if kept is not None:
         return kept
-    return _by_parts(r, call.node.target, (call.args, call.kwargs), call.shape, call.rows)
+    return by_parts(r, call.node.target, (call.args, call.kwargs), call.shape, call.rows)
 
 
-def _by_parts(
+def by_parts(
     r: Rewriter, target: Any, call: tuple[Any, Any], shape: Shape, rows: Rows | None
 ) -> Value:
     """Cut all operands at the borders of those that are concatenations along one dimension."""
@@ -46,7 +46,7 @@ def _by_parts(
         if all(is_at_rows(rate) for rate in rates):
             continue
         results = [
-            _by_parts(r, target, piece, resized(shape, dim, stop - start), rows)
+            by_parts(r, target, piece, resized(shape, dim, stop - start), rows)
             for piece, (start, stop) in zip(pieces, pairwise(borders), strict=True)
         ]
         if all(isinstance(one, Whole | Sum) for one in results):

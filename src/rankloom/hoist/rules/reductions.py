@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rankloom.hoist.capture import refusal
 from rankloom.hoist.rewriter import Call, Rewriter, aten
+from rankloom.hoist.rules.pointwise import by_parts
 from rankloom.hoist.rules.slicing import resized
 from rankloom.hoist.rules.sums import add_up
 from rankloom.hoist.values import UNKNOWN, VALUES, Parts, Several, Sum, Value, Whole
@@ -54,6 +55,39 @@ def layer_norm(r: Rewriter, call: Call) -> Any:
     """Normalise the last dimensions, as many as the norm's shape has."""
     ndim = len(call.args[0].shape)
     return _along(r, call, list(range(ndim - len(call.args[1]), ndim)))
+
+
+def batch_norm(r: Rewriter, call: Call) -> Any:
+    """Scale and shift each channel by statistics that are constants."""
+    value, *constants, is_training = call.args[:6]
+    if is_training:
+        raise refusal(call.node, "normalises by the batch's own statistics (BatchNorm)")
+    rows = value.rows
+    if rows is not None and rows.dim == 1:
+        raise refusal(call.node, "takes rows for channels")
+    weight, bias, mean, variance = (
+        None if one is None else _per_channel(r, r.whole(one), len(value.shape))
+        for one in constants
+    )
+    assert mean is not None
+    assert variance is not None
+    shape = variance.shape
+
+    def step(target: Any, *values: Any) -> Whole:
+        return r.emit(target, *values, shape=shape, rows=None)
+
+    scale = step(aten.rsqrt.default, step(aten.add.Tensor, variance, call.args[7]))
+    scale = scale if weight is None else step(aten.mul.Tensor, scale, weight)
+    shift = step(aten.neg.default, step(aten.mul.Tensor, mean, scale))
+    shift = shift if bias is None else step(aten.add.Tensor, shift, bias)
+    scaled = by_parts(r, aten.mul.Tensor, ((value, scale), {}), call.shape, call.rows)
+    return by_parts(r, aten.add.Tensor, ((scaled, shift), {}), call.shape, call.rows)
+
+
+def _per_channel(r: Rewriter, whole: Whole, ndim: int) -> Whole:
+    """Give (C,) constants as (1, C, 1, ...)."""
+    shape = (1, whole.shape[0], *[1] * (ndim - 2))
+    return r.emit(aten.reshape.default, whole, list(shape), shape=shape, rows=None)
 
 
 def _along(r: Rewriter, call: Call, dims: Sequence[int]) -> Any:
