@@ -199,6 +199,10 @@ def test_a_run_from_its_file_to_its_scores(
     for table in ("user", "item"):
         assert f"\n{table} " in described
 
+    described = output_of(monkeypatch, capsys, "describe", folder, "--candidates", "50")
+    assert "one request of 50 candidates, hoisted" in described
+    assert "hoisting saves " in described
+
     evaluated = output_of(monkeypatch, capsys, "evaluate", folder, "--split", "valid")
     assert evaluated.splitlines()[0] in lines
     assert json.loads((folder / "evaluation.json").read_text()).keys() == {"test", "valid"}

@@ -1,6 +1,6 @@
 """What a person calls from Python; `import rankloom` hands these on, lazily."""
 
-from rankloom.api.describing import describe, model_line
+from rankloom.api.describing import describe, describe_request, model_line
 from rankloom.api.evaluating import evaluate
 from rankloom.api.predicting import predict
 from rankloom.api.result import RunFolder, TrainResult, load_result, new_model
@@ -13,6 +13,7 @@ __all__ = [
     "RunFolder",
     "TrainResult",
     "describe",
+    "describe_request",
     "evaluate",
     "fit",
     "load_result",

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from rankloom.api.run import Run
+from rankloom.errors import ConfigError
+from rankloom.hoist import Decision, hoist
+from rankloom.hoist.cost import cost_by_rate
 from rankloom.models import Model
 from rankloom.models.cost import ModelCost, model_cost
+from rankloom.models.example import example_batch
 from rankloom.schema import RATE_OF_SIDE, Rate
+
+_RATES = (Rate.USER, Rate.REQUEST, Rate.CANDIDATE)
 
 
 def model_line(run: Run, model: Model) -> str:
@@ -36,6 +42,52 @@ def describe(run: Run, model: Model) -> str:
     lines += ["", "features by rate"]
     lines += [f"  {rate.name.lower():9} {', '.join(by_rate[rate])}" for rate in sorted(by_rate)]
     return "\n".join(lines)
+
+
+def describe_request(model: Model, num_candidates: int) -> str:
+    """Give the table of what scoring one request costs at each rate, before and after hoisting.
+
+    Args:
+        model: Is put into evaluation mode.
+        num_candidates: N.
+
+    Raises:
+        ConfigError: `num_candidates` is not positive.
+        HoistError: The network cannot be divided by rate.
+    """
+    if num_candidates < 1:
+        raise ConfigError(f"candidates: must be 1 or more. Got {num_candidates}.")
+    model.train(False)
+    hoisted = hoist(model.network, model.embedder(example_batch(model)).inputs)
+    batch = example_batch(model, rows_of_request=(num_candidates,), full_histories=True)
+    cost = cost_by_rate(model.network, hoisted, model.embedder(batch).inputs)
+    width = max(len(part.name) for part in cost.parts)
+    lines = [
+        f"one request of {num_candidates} candidates, hoisted",
+        f"{'FLOPs':{width}}  {'plain':>10}  {'user':>10}  {'request':>10}  {'candidates':>10}",
+    ]
+    for part in cost.parts:
+        counts = [part.plain_flops, *(part.flops.get(rate, 0.0) for rate in _RATES)]
+        lines.append(f"{part.name:{width}}  " + "  ".join(f"{scaled(one):>10}" for one in counts))
+    counts = [cost.plain_flops, *(cost.flops_at(rate) for rate in _RATES)]
+    lines.append(f"{'sum':{width}}  " + "  ".join(f"{scaled(one):>10}" for one in counts))
+    lines.append(
+        f"hoisting saves {cost.hoisted_share:.1%} of the FLOPs; state: "
+        + ", ".join(
+            f"{scaled(size)}B {rate.name.lower()}" for rate, size in cost.state_bytes.items()
+        )
+    )
+    lines += _decision_lines(hoisted.decisions)
+    return "\n".join(lines)
+
+
+def _decision_lines(decisions: list[Decision]) -> list[str]:
+    """Say which products were divided by rate, and which not and why."""
+    return [
+        f"  {'divided' if one.is_done else 'whole  '} {one.where or 'network'} ({one.node}): "
+        f"{one.reason}"
+        for one in decisions
+    ]
 
 
 def _part_lines(cost: ModelCost) -> list[str]:

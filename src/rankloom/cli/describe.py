@@ -17,6 +17,10 @@ def describe(
         Path | None, typer.Argument(help="Run file or run folder.", metavar="RUN")
     ] = None,
     overrides: Overrides = None,
+    candidates: Annotated[
+        int | None,
+        typer.Option(help="Show what one request of so many candidates costs at each rate."),
+    ] = None,
     json_schema: Annotated[
         bool, typer.Option("--json-schema", help="Print the run file's JSON Schema, for editors.")
     ] = False,
@@ -31,8 +35,10 @@ def describe(
         raise ConfigError("rankloom describe: give a run file or a run folder.")
     if source.is_dir():
         result = api.load_result(source)
-        typer.echo(api.describe(result.run, result.model))
-        return
-    run = api.load_run(source, overrides or [])
-    model = api.new_model(run, api.fit(run))
+        run, model = result.run, result.model
+    else:
+        run = api.load_run(source, overrides or [])
+        model = api.new_model(run, api.fit(run))
     typer.echo(api.describe(run, model))
+    if candidates is not None:
+        typer.echo("\n" + api.describe_request(model, candidates))

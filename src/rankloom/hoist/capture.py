@@ -64,6 +64,26 @@ class Capture:
         symbol: sympy.Symbol = self.batch_size.node.expr
         return symbol
 
+    def arguments(self, network: nn.Module, values: Mapping[str, Tensor]) -> list[Any]:
+        """Give what the graph's placeholders take.
+
+        Args:
+            network: Holds the parameters.
+            values: Path of an input -> its tensor; what the graph does not read may be missing.
+        """
+        tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+        given: list[Any] = []
+        for node in self.graph.nodes:
+            if node.op != "placeholder":
+                continue
+            if node.name in self.parameters:
+                given.append(tensors[self.parameters[node.name]])
+            elif node.name in self.constants:
+                given.append(self.constants[node.name])
+            else:
+                given.append(values.get(self.inputs[node.name]))
+        return given
+
 
 def rows_of(value: Any, num_rows: sympy.Symbol, node: fx.Node) -> Rows | None:
     """Find the dimension of a fake tensor whose size is a multiple of `num_rows`."""

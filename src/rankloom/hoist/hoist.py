@@ -50,6 +50,10 @@ class Hoisted:
     def __post_init__(self) -> None:
         self.one_request = for_one_request(self.programs[Rate.CANDIDATE])
 
+    def programs_for_one_request(self) -> dict[Rate, Program]:
+        """Give the programs that score one request."""
+        return {**self.programs, Rate.CANDIDATE: self.one_request}
+
     def user_state(self, inputs: Inputs) -> dict[str, Tensor]:
         """Compute what depends on the user alone, at R rows."""
         return _run(self.programs.get(Rate.USER), dict(inputs_by_path(inputs)))

@@ -115,17 +115,6 @@ def _plain_values(
     captured: Capture, network: nn.Module, values: Mapping[str, Tensor], names: Iterable[str]
 ) -> dict[str, Any]:
     """Run the plain graph and keep some of its nodes."""
-    tensors = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    given: list[Any] = []
-    for node in captured.graph.nodes:
-        if node.op != "placeholder":
-            continue
-        if node.name in captured.parameters:
-            given.append(tensors[captured.parameters[node.name]])
-        elif node.name in captured.constants:
-            given.append(captured.constants[node.name])
-        else:
-            given.append(values.get(captured.inputs[node.name]))
     wanted = set(names)
     kept: dict[str, Any] = {}
 
@@ -136,5 +125,6 @@ def _plain_values(
                 kept[n.name] = result
             return result
 
-    _Keeping(fx.GraphModule(nn.Module(), captured.graph)).run(*given)
+    arguments = captured.arguments(network, values)
+    _Keeping(fx.GraphModule(nn.Module(), captured.graph)).run(*arguments)
     return kept

@@ -19,9 +19,9 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankloom.data.batch import Batch
-from rankloom.data.sample import sample_batch
 from rankloom.losses import Loss
 from rankloom.models.build import Model
+from rankloom.models.example import example_batch
 
 SAMPLE_ROWS = 64
 
@@ -87,7 +87,7 @@ def model_cost(model: Model) -> ModelCost:
 
     Histories are taken at their full `max_length`.
     """
-    batch = _cost_batch(model)
+    batch = example_batch(model, rows_of_request=(1,) * SAMPLE_ROWS, full_histories=True)
     counter = _PartCounter(batch.num_rows)
     network = model.network
     parts: dict[str, nn.Module] = {"embedder": model.embedder}
@@ -193,7 +193,7 @@ class _PartCounter:
     def _counted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
             self._within.append([0.0, 0.0])
-            with FlopCounterMode(display=False) as flops, _ByteCounter() as traffic:
+            with FlopCounterMode(display=False) as flops, ByteCounter() as traffic:
                 result = method(*args, **kwargs)
             inner = self._within.pop()
             own = [flops.get_total_flops(), traffic.total]
@@ -206,7 +206,7 @@ class _PartCounter:
         return counted
 
 
-class _ByteCounter(TorchDispatchMode):
+class ByteCounter(TorchDispatchMode):
     """Adds up the sizes of what each operation reads and writes."""
 
     def __init__(self) -> None:
@@ -226,16 +226,3 @@ class _ByteCounter(TorchDispatchMode):
             used = [*tree_leaves(args), *tree_leaves(result)]
             self.total += sum(t.numel() * t.element_size() for t in used if isinstance(t, Tensor))
         return result
-
-
-def _cost_batch(model: Model) -> Batch:
-    schema = model.schema
-    sizes = {n: s for group in model.embedder.table_groups() for n, s in group.sizes.items()}
-    longest = max((f.max_length for f in schema.sequences.values()), default=1)
-    return sample_batch(
-        schema,
-        sizes,
-        rows_of_request=(1,) * SAMPLE_ROWS,
-        generator=torch.Generator().manual_seed(0),
-        max_history=longest,
-    )

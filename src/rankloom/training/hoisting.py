@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 
-import torch
 from torch import nn
 
-from rankloom.data.sample import sample_batch
 from rankloom.errors import HoistError
 from rankloom.hoist import HoistedNetwork
 from rankloom.models import Model
+from rankloom.models.example import example_batch
 
 logger = logging.getLogger(__name__)
 
@@ -28,16 +27,9 @@ def network_to_train(model: Model, *, hoist: bool | None, is_grouped: bool) -> n
     """
     if hoist is False or (hoist is None and not is_grouped):
         return model.network
-    sizes = {n: s for group in model.embedder.table_groups() for n, s in group.sizes.items()}
-    batch = sample_batch(
-        model.schema,
-        sizes,
-        rows_of_request=(3, 1, 2),
-        generator=torch.Generator().manual_seed(0),
-    )
     device = next(model.network.parameters()).device
     try:
-        return HoistedNetwork(model.network, model.embedder(batch.to(device)).inputs)
+        return HoistedNetwork(model.network, model.embedder(example_batch(model).to(device)).inputs)
     except HoistError as error:
         if hoist:
             raise

@@ -227,5 +227,5 @@ def test_a_refusal_names_the_source_line() -> None:
         def forward(self, inputs: Inputs) -> Output:
             return Output({"t": inputs.features["c"].roll(1, 0)}, {})
 
-    with pytest.raises(HoistError, match=r"test_rules\.py.*, line \d+, in forward"):
+    with pytest.raises(HoistError, match=r"test_hoist_rules\.py.*, line \d+, in forward"):
         hoisted_equals_plain(Rolls(torch.add, {"u": (8,), "c": (8,)}))
