@@ -5,6 +5,7 @@
       SchemaError      the schema contradicts itself, the model or the data (also a ValueError)
       DataError        a file or a value in it is wrong
       CheckpointError  a checkpoint cannot be read, or does not fit
+      ArtifactError    an artifact is damaged, hostile or of another format
       HoistError       a network mixes rows, or cannot be captured
 
 Each message reads `where: what is wrong. Got x. What to do.`; problems of one kind come together,
@@ -36,6 +37,10 @@ class SchemaError(RankLoomError, ValueError):
 
 class DataError(RankLoomError):
     """A file cannot be read, or holds a value that the schema does not allow."""
+
+
+class ArtifactError(RankLoomError):
+    """An artifact is damaged, of another format, or holds what no artifact may hold."""
 
 
 class HoistError(RankLoomError):

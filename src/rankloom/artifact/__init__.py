@@ -1,0 +1,1 @@
+"""What is served: programs, weights, tables and vocabularies, verified."""

@@ -1,0 +1,253 @@
+"""Programs as JSON: a versioned list of nodes, whose operations stand on an allow list.
+
+Reading one runs nothing and imports nothing that the file names: an operation is found in a table
+of known ones, an argument is a number, a name of an earlier node, or a list of such.
+
+    {"format_version": 1, "inputs": ["features/item", ...], "outputs": [...], "nodes": [
+        {"name": "item", "op": "input"},
+        {"name": "w", "op": "constant", "target": "constant_0"},
+        {"name": "linear", "op": "aten.linear.default", "args": [{"node": "item"}, {"node": "w"}]}],
+     "results": [{"node": "linear"}]}
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import operator
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from rankloom.errors import ArtifactError, join_problems
+from rankloom.hoist import Program
+from rankloom.hoist.rewriter import aten, ours
+from rankloom.hoist.rules import RULES
+
+FORMAT_VERSION = 1
+MAX_NODES = 1_000_000
+MAX_DEPTH = 16
+"""Lists within lists of an argument."""
+MAX_INTEGER = 2**63 - 1
+
+_FURTHER = (
+    aten.add.Tensor,
+    aten.einsum.default,
+    aten.expand.default,
+    aten.neg.default,
+    aten.rsqrt.default,
+    aten.sym_size.int,
+    ours.from_slots.default,
+    ours.to_slots.default,
+)
+"""What programs are made of beside the operations of networks."""
+OPERATIONS: dict[str, Any] = {
+    **{str(one): one for one in (*RULES, *_FURTHER)},
+    "getitem": operator.getitem,
+    "mul": operator.mul,
+}
+"""Name in a file -> operation: all that a program may hold."""
+_NAMES = {operation: name for name, operation in OPERATIONS.items()}
+_DTYPES = {
+    str(dtype): dtype
+    for dtype in (
+        torch.float64,
+        torch.float32,
+        torch.bfloat16,
+        torch.float16,
+        torch.int64,
+        torch.int32,
+        torch.int8,
+        torch.uint8,
+        torch.bool,
+    )
+}
+
+
+def to_json(program: Program) -> str:
+    """Write a program; its constants stand elsewhere, by name.
+
+    Raises:
+        ArtifactError: It holds an operation that no file may hold.
+    """
+    nodes: list[dict[str, Any]] = []
+    results: Any = None
+    problems = []
+    for node in program.module.graph.nodes:
+        if node.op == "output":
+            results = _encode(node.args[0])
+        elif node.op == "placeholder":
+            nodes.append({"name": node.name, "op": "input"})
+        elif node.op == "get_attr":
+            nodes.append({"name": node.name, "op": "constant", "target": node.target})
+        elif node.target not in _NAMES:
+            problems.append(f"node {node.name!r}: operation {node.target} cannot be written.")
+        else:
+            entry = {"name": node.name, "op": _NAMES[node.target], "args": _encode(node.args)}
+            if node.kwargs:
+                entry["kwargs"] = {key: _encode(value) for key, value in node.kwargs.items()}
+            nodes.append(entry)
+    if problems:
+        raise ArtifactError(join_problems(problems, where="program"))
+    return json.dumps(
+        {
+            "format_version": FORMAT_VERSION,
+            "inputs": list(program.inputs),
+            "outputs": list(program.outputs),
+            "nodes": nodes,
+            "results": results,
+        },
+        indent=None,
+        separators=(",", ":"),
+        allow_nan=False,
+    )
+
+
+def from_json(text: str, constants: Mapping[str, Tensor], *, where: str = "program") -> Program:
+    """Read a program.
+
+    Args:
+        text: What `to_json` wrote; nothing in it is trusted.
+        constants: Name -> tensor; those that the program names are bound to it.
+        where: What errors call the file.
+
+    Raises:
+        ArtifactError: It is no program of this format, names an unknown operation or constant,
+            uses a node before it is made, or holds absurd numbers. The first such is named.
+    """
+    try:
+        content = json.loads(text, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArtifactError(f"{where}: is no JSON. Got {error}. Export the run again.") from None
+    return _Reader(where, constants).read(content)
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, fx.Node):
+        return {"node": value.name}
+    if isinstance(value, torch.dtype):
+        return {"dtype": str(value)}
+    if isinstance(value, torch.device):
+        return {"device": "here"}
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": str(value)}
+    if isinstance(value, tuple | list):
+        return [_encode(one) for one in value]
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    raise ArtifactError(f"program: an argument of type {type(value).__name__} cannot be written.")
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name}, which is no JSON number")
+
+
+class _Reader:
+    """Reads one program; knows the nodes so far."""
+
+    def __init__(self, where: str, constants: Mapping[str, Tensor]) -> None:
+        self.where = where
+        self.constants = constants
+        self.graph = fx.Graph()
+        self.nodes: dict[str, fx.Node] = {}
+        self.holder = nn.Module()
+
+    def read(self, content: Any) -> Program:
+        self._check(isinstance(content, dict), "must be an object", type(content).__name__)
+        version = content.get("format_version")
+        self._check(
+            version == FORMAT_VERSION, f"must have format_version {FORMAT_VERSION}", version
+        )
+        nodes = content.get("nodes")
+        self._check(isinstance(nodes, list) and len(nodes) <= MAX_NODES, "needs a list of nodes")
+        for entry in nodes:
+            self._node(entry)
+        inputs, outputs = (self._names(content, key) for key in ("inputs", "outputs"))
+        count = sum(node.op == "placeholder" for node in self.graph.nodes)
+        self._check(len(inputs) == count, f"names {len(inputs)} inputs", f"{count} input nodes")
+        results = self._decode(content.get("results"))
+        self._check(isinstance(results, list) and len(results) > 0, "has no results")
+        self.graph.output(tuple(results))
+        return Program(fx.GraphModule(self.holder, self.graph), inputs, outputs)
+
+    def _node(self, entry: Any) -> None:
+        self._check(isinstance(entry, dict), "holds a node that is no object", entry)
+        name, op = entry.get("name"), entry.get("op")
+        self._check(
+            isinstance(name, str) and name.isidentifier() and len(name) < 256,
+            "holds a node without a proper name",
+            name,
+        )
+        self._check(name not in self.nodes, f"names node {name!r} twice")
+        if op == "input":
+            made = self.graph.placeholder(name)
+        elif op == "constant":
+            made = self.graph.get_attr(self._constant(name, entry.get("target")))
+        else:
+            operation: Any = OPERATIONS.get(op) if isinstance(op, str) else None
+            self._check(operation is not None, f"node {name!r} has an unknown operation", op)
+            args, kwargs = self._decode(entry.get("args", [])), entry.get("kwargs", {})
+            self._check(
+                isinstance(args, list) and isinstance(kwargs, dict),
+                f"node {name!r} has no arguments",
+            )
+            decoded = {str(key): self._decode(value) for key, value in kwargs.items()}
+            made = self.graph.create_node("call_function", operation, tuple(args), decoded, name)
+        self.nodes[name] = made
+
+    def _constant(self, name: str, target: Any) -> str:
+        self._check(
+            isinstance(target, str) and target in self.constants,
+            f"node {name!r} names a constant that there is not",
+            target,
+        )
+        own = f"constant_{len(dict(self.holder.named_buffers()))}"
+        self.holder.register_buffer(own, self.constants[target])
+        return own
+
+    def _decode(self, value: Any, depth: int = 0) -> Any:
+        self._check(depth <= MAX_DEPTH, "holds lists within lists too deep")
+        if isinstance(value, list):
+            return [self._decode(one, depth + 1) for one in value]
+        if isinstance(value, dict):
+            return self._tagged(value)
+        if isinstance(value, int) and not isinstance(value, bool):
+            self._check(abs(value) <= MAX_INTEGER, "holds a number that is too large", value)
+        self._check(
+            value is None or isinstance(value, bool | int | float | str),
+            "holds an argument of unknown form",
+            value,
+        )
+        return value
+
+    def _tagged(self, value: dict[str, Any]) -> Any:
+        self._check(len(value) == 1, "holds an argument of unknown form", value)
+        tag, content = next(iter(value.items()))
+        known: dict[str, Mapping[str, Any]] = {
+            "node": self.nodes,
+            "dtype": _DTYPES,
+            "device": {"here": torch.device("cpu")},
+            "float": {"inf": math.inf, "-inf": -math.inf, "nan": math.nan},
+        }
+        self._check(
+            tag in known and isinstance(content, str) and content in known[tag],
+            "uses a node before it is made"
+            if tag == "node"
+            else "holds an argument of unknown form",
+            value,
+        )
+        return known[tag][content]
+
+    def _names(self, content: Mapping[str, Any], key: str) -> list[str]:
+        names = content.get(key)
+        is_list = isinstance(names, list) and all(isinstance(one, str) for one in names)
+        self._check(is_list, f"needs a list of {key}")
+        assert isinstance(names, list)
+        return names
+
+    def _check(self, is_right: bool, what: str, got: Any = None) -> None:
+        if not is_right:
+            seen = "" if got is None else f" Got {str(got)[:80]!r}."
+            raise ArtifactError(f"{self.where}: {what}.{seen} Export the run again.")
