@@ -158,6 +158,8 @@ def join_blocks(parts: list[Block], order: Ints | None = None) -> Block:
     """
     held = list(parts)
     parts.clear()
+    if len(held) == 1 and order is None:
+        return held[0]
     offsets = [part.row_offsets for part in held if part.row_offsets is not None]
     row_offsets, row_order = join_lists(offsets, order) if offsets else (None, order)
     num_requests = sum(part.num_requests for part in held) if order is None else len(order)
