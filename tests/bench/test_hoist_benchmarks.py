@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 from benchmarks import hoist_parity, mari
 from benchmarks.harness import Cell
 
