@@ -77,6 +77,8 @@ def describe_request(model: Model, num_candidates: int) -> str:
             f"{scaled(size)}B {rate.name.lower()}" for rate, size in cost.state_bytes.items()
         )
     )
+    if cost.flops_at(Rate.REQUEST) > cost.flops_at(Rate.USER):
+        lines.append("most of the state is the request's: not cacheable across requests")
     lines += _decision_lines(hoisted.decisions)
     return "\n".join(lines)
 

@@ -125,7 +125,7 @@ def _rewrite(
     layout: Any = network.layout
     captured = capture(network, example, layout)
     rewriter = Rewriter(captured, RULES, options or Options())
-    outputs = [rewriter.spread(rewriter.whole(value)) for value in rewriter.run()]
+    outputs = [rewriter.at_rows(value) for value in rewriter.run()]
     rewriter.graph.output(tuple(one.node for one in outputs))
     rewriter.graph.eliminate_dead_code()
     return captured, rewriter

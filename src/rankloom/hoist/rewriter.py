@@ -219,9 +219,15 @@ class Rewriter:
             return self._add_up(value)
         assert isinstance(value, Parts)
         parts = self.join([self.whole(part) for part in value.parts])
-        parts = [self.widen(part, except_dim=value.dim) for part in parts]
-        parts = [self.widen(part) for part in parts]
-        return self.emit(aten.cat.default, parts, value.dim, shape=value.shape, rows=value.rows)
+        return self.cat(parts, value.dim, value.shape, value.rows)
+
+    def cat(self, wholes: Sequence[Whole], dim: int, shape: Shape, rows: Rows | None) -> Whole:
+        """Put values of one number of rows side by side; what is the same for all rows may join."""
+        near = next((one for one in wholes if one.rows and not one.is_narrow(one.rows.dim)), None)
+        wide = [self.widen(one) for one in wholes]
+        if near is not None:
+            wide = [self.fill_rows(one, near) for one in wide]
+        return self.emit(aten.cat.default, wide, dim, shape=shape, rows=rows)
 
     def join(self, wholes: Sequence[Whole]) -> list[Whole]:
         """Bring values to the number of rows of the one with the highest rate."""
@@ -253,25 +259,32 @@ class Rewriter:
             self._spread[whole.node] = value
         return replace(self._spread[whole.node], shape=whole.shape, rows=whole.rows)
 
-    def widen(self, whole: Whole, *, except_dim: int | None = None, dims: Any = None) -> Whole:
-        """Repeat what is held once, along all narrow dimensions or some."""
+    def at_rows(self, value: Any) -> Whole:
+        """Give a value for each row, whatever its rate."""
+        return self.fill_rows(self.spread(self.widen(self.whole(value))))
+
+    def widen(self, whole: Whole, *, dims: Iterable[int] | None = None) -> Whole:
+        """Repeat what is held once along a dimension other than rows: all such, or some."""
+        row_dim = None if whole.rows is None else whole.rows.dim
         chosen = [
-            dim for dim in whole.narrow_dims if dim != except_dim and (dims is None or dim in dims)
+            dim for dim in whole.narrow_dims if dim != row_dim and (dims is None or dim in dims)
         ]
         if not chosen:
             return whole
         sizes: list[Any] = [-1] * len(whole.shape)
-        needs_rows = False
         for dim in chosen:
-            size = whole.shape[dim]
-            if whole.rows is not None and dim == whole.rows.dim:
-                needs_rows = True
-            sizes[dim] = self.size(size, whole)
-        result = self.emit(aten.expand.default, whole, sizes, shape=whole.shape, rows=whole.rows)
-        if needs_rows:
-            result.node.meta["rate"] = Rate.CANDIDATE
-            result = replace(result, rate=Rate.CANDIDATE)
-        return result
+            sizes[dim] = self.size(whole.shape[dim], whole)
+        return self.emit(aten.expand.default, whole, sizes, shape=whole.shape, rows=whole.rows)
+
+    def fill_rows(self, whole: Whole, near: Whole | None = None) -> Whole:
+        """Repeat what is the same for all rows, as often as another value has rows, or B times."""
+        if whole.rows is None or not whole.is_narrow(whole.rows.dim):
+            return whole
+        sizes: list[Any] = [-1] * len(whole.shape)
+        sizes[whole.rows.dim] = self.size(whole.shape[whole.rows.dim], near)
+        rate = Rate.CANDIDATE if near is None else near.rate
+        node = self.add(aten.expand.default, (whole.node, sizes), {}, rate)
+        return replace(whole, node=node, rate=rate)
 
     def _add_up(self, total: Sum) -> Whole:
         """Add terms of one rate first, so that as few as possible are added for each row."""

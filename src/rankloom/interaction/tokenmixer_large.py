@@ -2,13 +2,15 @@
 
 Paper: Jiang et al., "TokenMixer-Large: Scaling Up Large Ranking Models", 2026, arXiv:2602.06563.
 Layer: H = Mix(X); H' = H + A(N(H)); X' = X + B(N(Revert(H'))), A and B SwiGLU per slot and token.
-Differs from the paper: dense only; pre-norm as in its text (its equations are `norm: post`).
-Cost: M * (3 * P + 2 * S + 2 * T * D + W + D) + D parameters; 3 * M * P multiply-adds per row.
-Shapes: B rows, T tokens of width D, H slots of width W = T D / H, P = H W G + T D F, S = H G + T F.
+Differs from the paper: dense only; pre-norm as in its text (or `norm: post`); UG-Sep adds U and A.
+Cost: M * (3 * P + 2 * S + W + D) + D + U parameters; 3 * M * P + A multiply-adds per row.
+Shapes: B rows, T tokens of width D, H slots of W = T D / H; P = H W G + T D F, S = H G + T F + T D.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import torch
@@ -17,11 +19,30 @@ from torch import Generator, Tensor, nn
 
 from rankloom.config import Config
 from rankloom.errors import ConfigError, join_problems
+from rankloom.interaction.tokenmixer_large_separated import (
+    SeparatedLastOfGroup,
+    SeparatedStep,
+    SeparatedTokenMixerLargeBlock,
+    SeparatedTokenMixerLargeState,
+    SeparateTokens,
+    block_difference,
+)
 from rankloom.layers.divisors import divisors, nearest_divisors
 from rankloom.layers.dropout import Dropout
 from rankloom.layers.feed_forward import PerTokenSwiGLU
 from rankloom.layers.norm import RMSNorm
 from rankloom.layers.protocols import Candidates, Layout, Takes, TokenLayout, Tokens
+from rankloom.layers.separation import (
+    SeparationConfig,
+    Slots,
+    Streams,
+    added_cost,
+    heads_that_fit,
+    is_whole,
+    stream_problems,
+    streams_of,
+    user_tokens_that_fit,
+)
 from rankloom.ops import mix, revert
 
 
@@ -50,6 +71,10 @@ class TokenMixerLargeConfig(Config):
     """Mean over tokens, or that beside the global token."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Probability of dropping an element of a feed-forward output, rounded to 1/256."""
+    separation: SeparationConfig | None = None
+    """Keeps user tokens apart from the candidate (UG-Sep, arXiv:2602.10455), so that they are
+    computed once for all of a request's candidates; `{}` takes the defaults. The user's share of
+    the slices, `num_heads` times user tokens over all tokens, must be whole."""
 
 
 class TokenMixerLargeState(NamedTuple):
@@ -142,6 +167,14 @@ class _LastOfGroup(_Step):
         return TokenMixerLargeState(x_BTD, x_BTD)
 
 
+def _enter_together(tokens: Tokens) -> TokenMixerLargeState:
+    x_BTD = tokens.all()
+    return TokenMixerLargeState(x_BTD, x_BTD)
+
+
+State = TokenMixerLargeState | SeparatedTokenMixerLargeState
+
+
 class TokenMixerLarge(nn.Module):
     """A deep stack of mix-and-revert blocks with inter-residuals.
 
@@ -150,8 +183,8 @@ class TokenMixerLarge(nn.Module):
         2
 
     Raises:
-        ConfigError: `num_heads` does not divide the token width, or there is no global token to
-            read.
+        ConfigError: `num_heads` does not divide the token width, there is no global token to read,
+            or the tokens cannot be kept apart as `separation` asks.
     """
 
     Config: ClassVar[type[Config]] = TokenMixerLargeConfig
@@ -163,50 +196,82 @@ class TokenMixerLarge(nn.Module):
     ) -> None:
         super().__init__()
         assert layout.tokens is not None
-        tokens = layout.tokens
-        _check(config, tokens)
+        tokens, separation = layout.tokens, config.separation
+        streams = None if separation is None else streams_of(separation, tokens)
+        _check(config, tokens, streams)
         self.config = config
-        self.num_tokens, self.dim = tokens.num_tokens, tokens.dim
-        self.num_heads = config.num_heads or default_num_heads(tokens.num_tokens, tokens.dim)
+        self.num_tokens, self.dim = (streams or tokens).num_tokens, tokens.dim
+        self.num_heads = config.num_heads or default_num_heads(self.num_tokens, self.dim, streams)
+        self.slots = None if streams is None else Slots(streams, self.num_heads)
+        self.enter: Callable[[Tokens], State] = _enter_together
+        make_block: Callable[[], nn.Module] = partial(
+            TokenMixerLargeBlock,
+            self.num_tokens,
+            self.dim,
+            self.num_heads,
+            config=config,
+            generator=generator,
+        )
+        steps: tuple[type[nn.Module], type[nn.Module]] = (_Step, _LastOfGroup)
+        if self.slots is not None:
+            self.enter = SeparateTokens(self.slots.streams, generator=generator)
+            make_block = partial(
+                SeparatedTokenMixerLargeBlock,
+                self.slots,
+                (_hidden(self.slots.width, config), _hidden(self.dim, config)),
+                norm=config.norm,
+                down_std=config.down_std,
+                dropout=config.dropout,
+                generator=generator,
+            )
+            steps = (SeparatedStep, SeparatedLastOfGroup)
         every = config.inter_residual_every or config.num_layers
         ends = tuple(range(every, config.num_layers, every))
         self.layers = nn.ModuleList(
-            (_LastOfGroup if number in ends else _Step)(
-                TokenMixerLargeBlock(
-                    self.num_tokens, self.dim, self.num_heads, config=config, generator=generator
-                )
-            )
-            for number in range(1, config.num_layers + 1)
+            steps[number in ends](make_block()) for number in range(1, config.num_layers + 1)
         )
         self.norm = RMSNorm(tokens.dim)
-        self.global_token = tokens.global_token if config.readout == "mean_global" else None
+        place = _place_of_global(tokens, streams)
+        self.global_token = place if config.readout == "mean_global" else None
         self.out_dim = tokens.dim if self.global_token is None else 2 * tokens.dim
         self.auxiliary_after = ends if config.auxiliary_weight else ()
         self.auxiliary_weight = config.auxiliary_weight
 
     def cost_letters(self) -> dict[str, int]:
-        """Give blocks, slots, their width, and the sums that the header names."""
+        """Give tokens, blocks, slots, their width, and the sums that the header names."""
         tokens, heads, dim = self.num_tokens, self.num_heads, self.dim
         width = tokens * dim // heads
         slot_hidden, token_hidden = _hidden(width, self.config), _hidden(dim, self.config)
+        parameters, work = self._added_cost()
         return {
+            "T": tokens,
             "M": len(self.layers),
             "H": heads,
             "W": width,
             "P": heads * width * slot_hidden + tokens * dim * token_hidden,
-            "S": heads * slot_hidden + tokens * token_hidden,
+            "S": heads * slot_hidden + tokens * (token_hidden + dim),
+            "U": parameters,
+            "A": work,
         }
 
-    def embed_in(self, tokens: Tokens) -> TokenMixerLargeState:
-        """Put the tokens side by side; they open the first group."""
-        x_BTD = tokens.all()
-        return TokenMixerLargeState(x_BTD, x_BTD)
+    def _added_cost(self) -> tuple[int, int]:
+        """Give what separation adds, which may be negative: parameters and multiply-adds."""
+        if self.slots is None:
+            return 0, 0
+        hidden_dims = (_hidden(self.slots.width, self.config), _hidden(self.dim, self.config))
+        parameters, work = added_cost(self.slots, len(self.layers))
+        more, saved = block_difference(self.slots, hidden_dims, norm=self.config.norm)
+        return parameters + len(self.layers) * (more - saved), work - len(self.layers) * saved
 
-    def features(self, state: TokenMixerLargeState) -> Tensor:
-        """Give (B, T, D), before the final norm."""
+    def embed_in(self, tokens: Tokens) -> State:
+        """Put the tokens side by side, or into two streams; they open the first group."""
+        return self.enter(tokens)
+
+    def features(self, state: State) -> Tensor:
+        """Give (B, T, D), user tokens first, before the final norm."""
         return state.x
 
-    def readout(self, state: TokenMixerLargeState) -> Tensor:
+    def readout(self, state: State) -> Tensor:
         """Give (B, out_dim): the normed tokens' mean, and the global token if asked for."""
         x_BTD = self.norm(state.x)
         mean_BD = x_BTD.mean(dim=1)
@@ -215,16 +280,33 @@ class TokenMixerLarge(nn.Module):
         return torch.cat((mean_BD, x_BTD[:, self.global_token]), dim=1)
 
 
-def default_num_heads(num_tokens: int, dim: int) -> int:
-    """Give the number of tokens if it divides their width, else the largest divisor below it."""
-    return max(one for one in divisors(dim) if one <= num_tokens)
+def default_num_heads(num_tokens: int, dim: int, streams: Streams | None = None) -> int:
+    """Give the number of tokens if it divides their width, else the largest that fits below it.
+
+    Args:
+        num_tokens: T.
+        dim: D.
+        streams: With separation, the user's share of the slices must be whole too.
+
+    Raises:
+        ValueError: None fits.
+    """
+    fitting = divisors(dim) if streams is None else heads_that_fit(streams)
+    return max(one for one in fitting if one <= num_tokens)
 
 
 def _hidden(width: int, config: TokenMixerLargeConfig) -> int:
     return max(1, round(width * config.expansion))
 
 
-def _check(config: TokenMixerLargeConfig, tokens: TokenLayout) -> None:
+def _place_of_global(tokens: TokenLayout, streams: Streams | None) -> int | None:
+    """Give the place of the global token among all that are mixed."""
+    if tokens.global_token is None or streams is None:
+        return tokens.global_token
+    return streams.place_of(tokens.global_token)
+
+
+def _check(config: TokenMixerLargeConfig, tokens: TokenLayout, streams: Streams | None) -> None:
     """Refuse options that do not fit the tokens, all at once."""
     problems = []
     if config.num_heads is not None and tokens.dim % config.num_heads:
@@ -238,5 +320,45 @@ def _check(config: TokenMixerLargeConfig, tokens: TokenLayout) -> None:
             "model.interaction.readout: the tokens hold no global token. Got mean_global. "
             "Use mean, or set model.tokenization.global_token."
         )
+    if streams is not None:
+        problems += _separation_problems(config, tokens, streams)
     if problems:
         raise ConfigError(join_problems(problems, where=""))
+
+
+def _separation_problems(
+    config: TokenMixerLargeConfig, tokens: TokenLayout, streams: Streams
+) -> list[str]:
+    """List what is wrong with separation."""
+    problems = stream_problems(streams)
+    is_global_lost = tokens.global_token is not None and _place_of_global(tokens, streams) is None
+    if config.readout == "mean_global" and is_global_lost:
+        problems.append(
+            "model.interaction.readout: the global token is one of the user tokens, which "
+            f"separation.user_tokens projects to others. Got mean_global and "
+            f"user_tokens={streams.num_user}. Use mean, or remove user_tokens."
+        )
+    fitting = [one for one in heads_that_fit(streams) if one <= streams.num_tokens]
+    heads = config.num_heads
+    if streams.num_candidate and (not fitting if heads is None else not is_whole(heads, streams)):
+        problems.append(_heads_problem(heads, streams))
+    return problems
+
+
+def _heads_problem(heads: int | None, streams: Streams) -> str:
+    """Say which numbers of heads and of user tokens would work."""
+    wanted = heads or default_num_heads(streams.num_tokens, streams.dim)
+    nearest = sorted(heads_that_fit(streams), key=lambda one: abs(one - wanted))[:3]
+    user_tokens = user_tokens_that_fit(streams, wanted) if streams.dim % wanted == 0 else ()
+    ways = ["another token_dim"]
+    if user_tokens:
+        numbers = ", ".join(map(str, user_tokens))
+        ways.insert(0, f"num_heads {wanted} with separation.user_tokens {numbers}")
+    if nearest:
+        ways.insert(0, f"num_heads {', '.join(map(str, sorted(nearest)))}")
+    got = heads or f"no divisor of token_dim={streams.dim} up to {streams.num_tokens} that fits"
+    return (
+        "model.interaction.num_heads: with separation, num_heads times the share of user tokens, "
+        f"{streams.num_user} of {streams.num_tokens}, must be whole. Got {got}. "
+        f"Nearest that work: {'; or '.join(ways)}."
+    )

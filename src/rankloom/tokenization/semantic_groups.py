@@ -2,7 +2,7 @@
 
 Paper: Jiang et al., "TokenMixer-Large: Scaling Up Large Ranking Models", 2026, arXiv:2602.06563.
 Layer: x_i = MLP_i(concat of group i); x_G = MLP_g(concat of all groups), section "tokens".
-Differs from the paper: the projections are linear unless `hidden_dim` is set.
+Differs from the paper: linear projections unless `hidden_dim`; a second global token by option.
 Cost: weights + offsets parameters; weights multiply-adds per row.
 Shapes: B rows, T tokens of width D; weights and offsets are sums over the groups' projections.
 """
@@ -41,6 +41,9 @@ class SemanticGroupsConfig(Config):
     """What happens to features in no group: a mistake, or one more token for those of each rate."""
     global_token: bool = False
     """Whether to add a token made of all groups; it has the highest rate of all."""
+    user_global_token: bool = False
+    """Whether to add a token made of all groups of the user, and of nothing else. Of use where an
+    interaction keeps user tokens apart (`separation`): the global token is the candidate's."""
     hidden_dim: PositiveInt | None = None
     """Hidden width of each projection; without it the projections are linear."""
 
@@ -86,7 +89,7 @@ class _Projection(nn.Module):
 class SemanticGroups(nn.Module):
     """Projects groups of features to tokens, each by its own weights.
 
-    Tokens stand by rate and then in the order of the groups, the global token first of its rate,
+    Tokens stand by rate and then in the order of the groups, global tokens first of their rates,
     the tokens of `rest` last of theirs.
 
     Example:
@@ -95,7 +98,8 @@ class SemanticGroups(nn.Module):
 
     Raises:
         ConfigError: A group names an unknown feature or is empty, or a feature is in two groups
-            or (with `rest: error`) in none; the message holds every such mistake.
+            or (with `rest: error`) in none; the message holds every such mistake. Or the user's
+            global token is wanted, and the user has no group.
     """
 
     Config: ClassVar[type[Config]] = SemanticGroupsConfig
@@ -173,14 +177,30 @@ def _groups(config: SemanticGroupsConfig, layout: Layout) -> list[_Group]:
         members = tuple(name for name in rest if token_rate(layout.features[name].rate) == rate)
         if members:
             groups.append(_Group(f"rest_{rate.name.lower()}", members, rate))
+    if config.user_global_token:
+        groups.insert(0, _user_global(groups))
+    # The sort is stable: what stands first of all stands first of its rate.
     return sorted(groups, key=lambda group: group.rate)
+
+
+def _user_global(groups: list[_Group]) -> _Group:
+    """Give the group of everything in the groups of the user."""
+    own = [group for group in groups if group.rate == Rate.USER and group.name != "global"]
+    if not own:
+        rates = ", ".join(f"{group.name} {group.rate.name.lower()}" for group in groups)
+        raise ConfigError(
+            "model.tokenization.user_global_token: no group is of the user alone. Got "
+            f"{rates}. Put features of the user into a group of their own, or switch it off."
+        )
+    members = tuple(name for group in own for name in group.members)
+    return _Group("user_global", members, Rate.USER)
 
 
 def _problems(config: SemanticGroupsConfig, layout: Layout, rest: list[str]) -> list[str]:
     """List every mistake in the groups."""
     problems = []
     owners: dict[str, list[str]] = {}
-    reserved = {"global", *(f"rest_{rate.name.lower()}" for rate in TOKEN_RATES)}
+    reserved = {"global", "user_global", *(f"rest_{rate.name.lower()}" for rate in TOKEN_RATES)}
     for group, members in config.groups.items():
         if group in reserved:
             problems.append(f"group {group!r}: the name is taken by RankLoom. Use another.")

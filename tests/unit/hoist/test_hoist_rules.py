@@ -202,6 +202,20 @@ def test_learned_tokens_are_constants() -> None:
     assert counted[Rate.CANDIDATE] == 2 * 2 * 8 * 16 * N
 
 
+@pytest.mark.parametrize("tail", ["u", "c"])
+def test_a_constant_beside_a_users_value_has_its_rows(tail: str) -> None:
+    def body(u: Tensor, c: Tensor) -> Tensor:
+        x = torch.cat([u, u.new_zeros(u.shape[0], 3)], dim=1)
+        ones = c.new_ones(c.shape[0], 2)
+        return softmax_fp32(x).sum(1) * (c.sum(1) if tail == "c" else ones.sum(1))
+
+    hoisted_equals_plain(Tiny(body, {"u": (4,), "c": (2,)}))
+
+
+def test_a_constant_result_has_all_rows() -> None:
+    hoisted_equals_plain(Tiny(lambda u, c: u.new_ones(c.shape[0]), {"u": (4,), "c": (2,)}))
+
+
 @pytest.mark.parametrize(
     ("body", "what"),
     [

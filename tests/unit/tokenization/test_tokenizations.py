@@ -174,3 +174,42 @@ def test_tokenizer_parameters(hidden_dim: int | None) -> None:
     # Groups of widths 6, 4 and 2.
     expected = 12 * 4 + 3 * 4 if hidden_dim is None else 12 * 8 + 3 * 8 + 3 * (8 * 4 + 4)
     assert sum(parameter.numel() for parameter in tokenize.parameters()) == expected
+
+
+def test_users_global_token_is_made_of_the_users_groups_alone() -> None:
+    groups = {"film": ("item", "genre"), "who": ("user",), "years": ("age",), "moment": ("hour",)}
+    tokenize = build(
+        "semantic_groups", MIXED,
+        groups=groups, token_dim=4, global_token=True, user_global_token=True,
+    )  # fmt: skip
+    given = inputs(MIXED)
+    tokens = tokenize(given)
+    assert [part.shape[1] for part in tokens] == [3, 1, 2]
+    # First of the user's tokens; the global token is still the candidate's.
+    assert next(iter(tokenize.projections)) == "group_user_global"
+    assert tokenize.tokens.global_token == 4
+    x = torch.cat([given.features["user"], given.features["age"]], dim=1)
+    expected = tokenize.projections["group_user_global"].project(x)
+    torch.testing.assert_close(tokens.user[:, 0], expected)
+    sizes = tokenize.cost_letters()
+    count = sum(parameter.numel() for parameter in tokenize.parameters())
+    # Widths 4, 12, 6, 3, 1 and 2.
+    assert sizes["weights"] + sizes["offsets"] == count == 28 * 4 + 6 * 4
+
+
+def test_users_global_token_takes_the_rest_of_the_user() -> None:
+    tokenize = build(
+        "semantic_groups", MIXED, groups={"who": ("user",)}, rest="token", user_global_token=True
+    )
+    assert tokenize.projections["group_user_global"].members == ("user", "age")
+
+
+def test_users_global_token_needs_a_group_of_the_user() -> None:
+    groups = {"all": ("item", "user", "age", "genre"), "moment": ("hour",)}
+    with pytest.raises(ConfigError, match=r"no group is of the user alone. Got all candidate, mom"):
+        build("semantic_groups", MIXED, groups=groups, user_global_token=True)
+
+
+def test_name_of_the_users_global_token_is_taken() -> None:
+    with pytest.raises(ConfigError, match="group 'user_global': the name is taken"):
+        build("semantic_groups", MIXED, groups={"user_global": ("user",)}, rest="token")

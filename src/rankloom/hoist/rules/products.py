@@ -255,6 +255,9 @@ def _carry_out(r: Rewriter, product: Product, wholes: list[Whole]) -> Whole:
             if own[dim] not in keeps or sum(own[dim] in other for other in product.letters) > 1
         ]
         ready.append(r.widen(whole, dims=shared))
+    near = next((one for one in ready if one.rows and not one.is_narrow(one.rows.dim)), None)
+    if sum(one.rows is not None for one in ready) > 1:
+        ready = [r.fill_rows(one, near) for one in ready]
     if len(levels) > 1:
         together = _by_request(r, product, ready, shape, rows)
         if together is not None:

@@ -66,9 +66,8 @@ def side_by_side(r: Rewriter, call: Call, values: Sequence[Value], dim: int) -> 
     if len(pieces) == 1:
         return pieces[0]
     if len(rates) == 1 and all(isinstance(piece, Whole) for piece in pieces):
-        wholes = [r.widen(piece, except_dim=dim) for piece in pieces if isinstance(piece, Whole)]
-        wholes = [r.widen(piece) for piece in wholes]
-        return r.emit(aten.cat.default, wholes, dim, shape=shape, rows=rows)
+        wholes = [piece for piece in pieces if isinstance(piece, Whole)]
+        return r.cat(wholes, dim, shape, rows)
     return Parts(dim, tuple(pieces), rows, shape)
 
 
