@@ -20,7 +20,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from rankloom.layers.dropout import Dropout
-from rankloom.layers.linear import PerTokenLinear
+from rankloom.layers.feed_forward import PerTokenSwiGLU
 from rankloom.layers.norm import RMSNorm
 from rankloom.layers.protocols import Tokens
 from rankloom.layers.separation import (
@@ -31,7 +31,7 @@ from rankloom.layers.separation import (
     pad_columns,
     revert_apart,
 )
-from rankloom.ops import rms_norm_fp32, swiglu
+from rankloom.ops import rms_norm_fp32
 
 Norm = Literal["pre", "post"]
 
@@ -72,43 +72,6 @@ class PaddedRMSNorm(nn.Module):
         return rms_norm_fp32(x, self.weight * self.scale, eps=self.eps)
 
 
-class PartSwiGLU(nn.Module):
-    """SwiGLU per token that leaves out columns: of the input, zeros; of the output, unused ones."""
-
-    def __init__(
-        self,
-        num_tokens: int,
-        in_dim: int,
-        hidden_dim: int,
-        out_dim: int,
-        *,
-        down_std: float,
-        generator: Generator,
-    ) -> None:
-        """Make the weights.
-
-        Args:
-            num_tokens: T.
-            in_dim: Columns of the input that are there.
-            hidden_dim: Width of the gates, and of the gated values.
-            out_dim: Columns of the output that are wanted.
-            down_std: Standard deviation of the down projections.
-            generator: Source of the initial weights.
-        """
-        super().__init__()
-        self.gate_up = PerTokenLinear(
-            num_tokens, in_dim, 2 * hidden_dim, parts=2, generator=generator
-        )
-        self.down = PerTokenLinear(
-            num_tokens, hidden_dim, out_dim, std=down_std, generator=generator
-        )
-
-    def forward(self, x_BTI: Tensor) -> Tensor:
-        """Apply token t's network to token t; (B, T, in_dim) to (B, T, out_dim)."""
-        y: Tensor = self.down(swiglu(self.gate_up(x_BTI)))
-        return y
-
-
 class _PartBranch(nn.Module):
     """A residual SwiGLU on rows whose last columns may be zeros and left out.
 
@@ -138,11 +101,11 @@ class _PartBranch(nn.Module):
         # After the residual a row is dense: a norm there needs all of its columns.
         is_pre = norm == "pre"
         self.norm = PaddedRMSNorm(in_dim, padded_dim=width) if is_pre else RMSNorm(width)
-        self.feed_forward = PartSwiGLU(
+        self.feed_forward = PerTokenSwiGLU(
             num_rows,
             in_dim,
             hidden_dim,
-            self.num_kept if is_pre else width,
+            out_dim=self.num_kept if is_pre else width,
             down_std=down_std,
             generator=generator,
         )

@@ -35,6 +35,7 @@ class PerTokenSwiGLU(nn.Module):
         dim: int,
         hidden_dim: int,
         *,
+        out_dim: int | None = None,
         down_std: float | None = None,
         generator: Generator,
     ) -> None:
@@ -44,14 +45,17 @@ class PerTokenSwiGLU(nn.Module):
             num_tokens: T.
             dim: Width of a token.
             hidden_dim: Width of the gates, and of the gated values.
+            out_dim: Width of the output, if not that of a token.
             down_std: Standard deviation of Wd, small to start near zero; None for Xavier.
             generator: Source of the initial weights.
         """
         super().__init__()
         self.gate_up = PerTokenLinear(num_tokens, dim, 2 * hidden_dim, parts=2, generator=generator)
-        self.down = PerTokenLinear(num_tokens, hidden_dim, dim, std=down_std, generator=generator)
+        self.down = PerTokenLinear(
+            num_tokens, hidden_dim, out_dim or dim, std=down_std, generator=generator
+        )
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """Apply token t's network to token t; (B, T, D) to (B, T, D)."""
+        """Apply token t's network to token t; (B, T, D) to (B, T, out_dim)."""
         y: Tensor = self.down(swiglu(self.gate_up(x_BTD)))
         return y

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from rankloom.interaction.tokenmixer_large_separated import PaddedRMSNorm, PartSwiGLU
+from rankloom.interaction.tokenmixer_large_separated import PaddedRMSNorm
 from rankloom.layers.feed_forward import PerTokenSwiGLU
 from rankloom.layers.norm import RMSNorm
 from rankloom.layers.separation import pad_columns
@@ -30,7 +30,7 @@ def test_padded_norm_is_the_norm_over_all_columns(draw, scale: float) -> None:
 
 def test_part_of_a_swiglu_reads_and_gives_some_columns(draw) -> None:
     whole = PerTokenSwiGLU(2, 8, 5, generator=seeded()).double()
-    part = PartSwiGLU(2, 3, 5, 6, down_std=0.1, generator=seeded()).double()
+    part = PerTokenSwiGLU(2, 3, 5, out_dim=6, down_std=0.1, generator=seeded()).double()
     with torch.no_grad():
         part.gate_up.weight.copy_(whole.gate_up.weight[:, :3])
         part.down.weight.copy_(whole.down.weight[..., 2:])
