@@ -23,7 +23,7 @@ from torch import Tensor, fx, nn
 
 from rankloom.errors import ArtifactError, join_problems
 from rankloom.hoist import Program
-from rankloom.hoist.rewriter import aten, ours
+from rankloom.hoist.call import aten, ours
 from rankloom.hoist.rules import RULES
 
 FORMAT_VERSION = 1

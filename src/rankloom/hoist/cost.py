@@ -13,8 +13,8 @@ from torch import fx, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from rankloom.hoist.capture import inputs_by_path
+from rankloom.hoist.decisions import module_of
 from rankloom.hoist.hoist import Hoisted
-from rankloom.hoist.rewriter import module_of
 from rankloom.layers.protocols import Inputs
 from rankloom.models.cost import ByteCounter
 from rankloom.schema import Rate

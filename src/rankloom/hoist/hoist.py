@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_unflatten
 
 from rankloom.data.batch import make_slots
 from rankloom.hoist.capture import Capture, capture, inputs_by_path
+from rankloom.hoist.decisions import Decision, Options
 from rankloom.hoist.program import (
     Program,
     StateTensor,
@@ -24,8 +25,8 @@ from rankloom.hoist.program import (
     for_one_request,
     whole_program,
 )
-from rankloom.hoist.rewriter import Decision, Options, Rewriter
-from rankloom.hoist.rules import RULES
+from rankloom.hoist.rewriter import Rewriter
+from rankloom.hoist.rules import LAST_DIM_ONLY, RULES
 from rankloom.layers.protocols import Inputs, Output
 from rankloom.schema import Rate
 
@@ -124,7 +125,7 @@ def _rewrite(
 ) -> tuple[Capture, Rewriter]:
     layout: Any = network.layout
     captured = capture(network, example, layout)
-    rewriter = Rewriter(captured, RULES, options or Options())
+    rewriter = Rewriter(captured, RULES, LAST_DIM_ONLY, options or Options())
     outputs = [rewriter.at_rows(value) for value in rewriter.run()]
     rewriter.graph.output(tuple(one.node for one in outputs))
     rewriter.graph.eliminate_dead_code()

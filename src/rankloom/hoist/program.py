@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
-from rankloom.hoist.rewriter import aten, ours
+from rankloom.hoist.call import aten, ours
 from rankloom.schema import Rate
 
 RATES = (Rate.USER, Rate.REQUEST, Rate.CANDIDATE)

@@ -17,11 +17,13 @@ from torch import fx
 from torch._dispatch.python import enable_python_dispatcher
 from torch.utils._pytree import tree_leaves, tree_map
 
-import rankloom.ops  # noqa: F401 (registers the operations)
-from rankloom.hoist.capture import CROSSINGS, Capture, refusal, rows_of
+from rankloom.hoist.call import MERGING, Call, aten, ours
+from rankloom.hoist.capture import CROSSINGS, Capture, refusal
+from rankloom.hoist.decisions import Decision, Options
 from rankloom.hoist.values import (
     UNKNOWN,
     VALUES,
+    Merged,
     Parts,
     Rows,
     Several,
@@ -33,89 +35,8 @@ from rankloom.hoist.values import (
 )
 from rankloom.schema import Rate
 
-aten = torch.ops.aten
-ours = torch.ops.rankloom
-
-Rule = Callable[["Rewriter", "Call"], Any]
+Rule = Callable[["Rewriter", Call], Any]
 """Gives the value of a call."""
-
-ELEMENT_COST = 16
-"""FLOPs that take about as long as reading and writing one more element."""
-TYPICAL_LENGTH = 64
-"""What decisions take a free size, such as a history's length, to be."""
-
-
-@dataclass(frozen=True)
-class Call:
-    """A call in the plain graph, with values for the nodes in its arguments."""
-
-    node: fx.Node
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    num_rows: sympy.Symbol
-    """B."""
-
-    @property
-    def shape(self) -> Shape:
-        """The sizes of its result."""
-        return tuple(self.node.meta["val"].shape)
-
-    @property
-    def rows(self) -> Rows | None:
-        """Where its result has its rows."""
-        return self.rows_of(self.node.meta["val"])
-
-    def rows_of(self, output: Any) -> Rows | None:
-        """Give where one of several results has its rows."""
-        return rows_of(output, self.num_rows, self.node)
-
-    def dim(self, place: int, default: int = 0) -> int:
-        """Give a dimension of the first operand, counted from the front.
-
-        Args:
-            place: Where it stands among the arguments.
-            default: Without that argument.
-        """
-        ndim = len(self.args[0].shape) if isinstance(self.args[0], VALUES) else len(self.shape)
-        given = self.args[place] if len(self.args) > place else self.kwargs.get("dim", default)
-        return int(given % ndim)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Options:
-    """How to rewrite."""
-
-    min_candidates: int = 8
-    """A rewrite must pay from so many candidates of a request on."""
-    layout: str = "neat"
-    """`neat`: all columns of one rate in one product; `fragmented`: a product for each part."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Decision:
-    """A place where a product could be divided by rate."""
-
-    node: str
-    """Of the plain graph."""
-    where: str
-    """The module that it belongs to."""
-    is_done: bool
-    flops_plain: float
-    """For each row."""
-    flops_row: float
-    """For each row, after."""
-    flops_request: float
-    """For each request, after."""
-
-    @property
-    def reason(self) -> str:
-        """Say why."""
-        saved = self.flops_plain - self.flops_row
-        return (
-            f"saves {saved:.0f} of {self.flops_plain:.0f} FLOPs a candidate"
-            if self.is_done
-            else f"would save {saved:.0f} FLOPs a candidate, less than the further addition costs"
-        )
 
 
 @dataclass
@@ -125,11 +46,14 @@ class Rewriter:
     Args:
         capture: The plain network.
         rules: Operation -> its rule.
+        last_dim_only: Operations that treat all but the last dimension alike.
         options: How to rewrite.
     """
 
     capture: Capture
     rules: dict[Any, Rule]
+    last_dim_only: frozenset[Any] = frozenset()
+    """Operations that treat all but the last dimension alike."""
     options: Options = field(default_factory=Options)
     graph: fx.Graph = field(default_factory=fx.Graph)
     decisions: list[Decision] = field(default_factory=list)
@@ -217,6 +141,9 @@ class Rewriter:
             return value
         if isinstance(value, Sum):
             return self._add_up(value)
+        if isinstance(value, Merged):
+            assert self.current is not None
+            raise refusal(self.current, "uses rows that were merged with a dimension before them")
         assert isinstance(value, Parts)
         parts = self.join([self.whole(part) for part in value.parts])
         return self.cat(parts, value.dim, value.shape, value.rows)
@@ -402,26 +329,30 @@ class Rewriter:
             isinstance(leaf, str) and leaf in CROSSINGS for leaf in leaves
         ):
             raise refusal(node, "reads request_index, which only the network's door may")
+        merged = [leaf for leaf in leaves if isinstance(leaf, Merged)]
+        if merged and node.target not in MERGING:
+            return self._call_before_merging(node, rule, merged, (args, kwargs))
         return rule(self, Call(node, args, kwargs, self.capture.num_rows))
 
+    def _call_before_merging(
+        self, node: fx.Node, rule: Rule, merged: Sequence[Merged], call: tuple[Any, Any]
+    ) -> Merged:
+        """Compute on what an operand was before its rows were merged.
 
-def typical(size: Size, num_rows: sympy.Symbol) -> int:
-    """Give a number for a size, as decisions take it; rows count as one."""
-    if isinstance(size, int):
-        return size
-    expression = size.node.expr.subs(num_rows, 1)
-    return int(expression.subs(dict.fromkeys(expression.free_symbols, TYPICAL_LENGTH)))
-
-
-def module_of(node: fx.Node) -> str:
-    """Name the module of the network that a plain node belongs to."""
-    stack = node.meta.get("nn_module_stack") or {}
-    names = [name for name, _ in stack.values()] or [""]
-    return str(names[-1]).removeprefix("L['self'].") or "network"
+        That is right if the operation treats all but the last dimension alike.
+        """
+        others = [leaf for leaf in _leaves(call) if isinstance(leaf, VALUES)]
+        does_fit = node.target in self.last_dim_only and len(merged) == 1
+        is_alone = node.target is aten.linear.default or all(len(o.shape) < 2 for o in others)
+        if not does_fit or not is_alone or any(one.rate != Rate.CONSTANT for one in others):
+            raise refusal(node, "uses rows that were merged with a dimension before them")
+        args, kwargs = _replacing(Merged, lambda one: one.value)(call)
+        before = Call(node, args, kwargs, self.capture.num_rows, merged[0].value)
+        return Merged(rule(self, before), tuple(node.meta["val"].shape))
 
 
 def _leaves(tree: Any) -> Iterable[Any]:
-    return tree_leaves(tree, is_leaf=lambda one: isinstance(one, (*VALUES, Several)))
+    return tree_leaves(tree, is_leaf=lambda one: isinstance(one, (*VALUES, Merged, Several)))
 
 
 def _replacing(kind: type[Any], change: Callable[[Any], Any]) -> Callable[[Any], Any]:

@@ -101,6 +101,20 @@ class Parts:
         return [(p, a, b) for p, (a, b) in zip(self.parts, pairwise(self.bounds), strict=True)]
 
 
+@dataclass(frozen=True)
+class Merged:
+    """A reshape that was not carried out, because it merges rows with a dimension before them.
+
+    In (L, B, D) seen as (L B, D), a request's rows do not lie side by side. What only looks at the
+    last dimension is computed on the former, until the merged dimension is divided again.
+    """
+
+    value: Whole | Sum | Parts
+    """Before the reshape."""
+    shape: Shape
+    """After it; the last dimension is the same."""
+
+
 Value = Whole | Sum | Parts
 VALUES = (Whole, Sum, Parts)
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -168,6 +170,57 @@ def test_batch_norm_scales_by_its_kept_statistics() -> None:
     network.norm = norm  # so that its parameters are the network's
     counted = flops(hoisted_equals_plain(network), network, num_candidates=N)
     assert counted[Rate.USER] == 2 * 40 * 32
+
+
+def of_torch(network: Tiny, *modules: nn.Module) -> Tiny:
+    """Make modules part of a network, so that their parameters are its own."""
+    network.modules_of_torch = nn.ModuleList(modules)
+    return network.double()
+
+
+def test_torchs_own_attention_over_a_users_history() -> None:
+    """Its output merges (L, B) to L B rows, which is not how rows lie."""
+    attention = nn.MultiheadAttention(8, 2, batch_first=True)
+
+    def body(u: Tensor, c: Tensor) -> Tensor:
+        history = attention(u, u, u, need_weights=False)[0]
+        return attention(c[:, None], history, u, need_weights=False)[0][:, 0]
+
+    network = of_torch(Tiny(body, {"u": (10, 8), "c": (8,)}), attention)
+    hoisted = hoisted_equals_plain(network)
+    graph = hoisted.programs[Rate.CANDIDATE].module.graph
+    assert not any("rankloom.expand" in str(node.target) for node in graph.nodes)
+
+
+@pytest.mark.parametrize(
+    ("module", "read"),
+    [
+        (nn.TransformerEncoderLayer(8, 2, 16, batch_first=True), lambda m, u: m(u).mean(dim=1)),
+        (nn.GRU(8, 8, batch_first=True), lambda m, u: m(u)[1][0]),
+        (nn.LSTM(8, 8), lambda m, u: m(u.transpose(0, 1))[0][-1]),
+        (nn.Conv1d(8, 8, 3), lambda m, u: m(u.transpose(1, 2)).amax(dim=2)),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The tensor attributes")  # a GRU's list of its own weights
+def test_torchs_own_encoders_run_once_a_user(
+    module: nn.Module, read: Callable[[nn.Module, Tensor], Tensor]
+) -> None:
+    network = of_torch(Tiny(lambda u, c: read(module, u) * c, {"u": (10, 8), "c": (8,)}), module)
+    counted = flops(hoisted_equals_plain(network), network, num_candidates=N)
+    assert counted[Rate.USER] > 0
+    assert counted[Rate.CANDIDATE] == 0
+
+
+def test_gathered_and_sorted_events_are_a_users() -> None:
+    def body(u: Tensor, c: Tensor) -> Tensor:
+        best = u.sum(dim=2).topk(3, dim=1).indices
+        events = torch.gather(u, 1, best[:, :, None].expand(-1, -1, 8))
+        return torch.triu(torch.bmm(events, events.transpose(1, 2))).sum(dim=(1, 2)) * c[:, 0]
+
+    network = Tiny(body, {"u": (10, 8), "c": (8,)})
+    counted = flops(hoisted_equals_plain(network), network, num_candidates=N)
+    assert counted[Rate.USER] > 0
+    assert counted[Rate.CANDIDATE] == 0
 
 
 def test_writing_in_place_is_no_obstacle() -> None:

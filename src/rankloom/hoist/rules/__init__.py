@@ -7,11 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from rankloom.hoist.rewriter import Rule, aten, ours
+from rankloom.hoist.call import aten, ours
+from rankloom.hoist.rewriter import Rule
 from rankloom.hoist.rules.attention import ATTENTION, attention
 from rankloom.hoist.rules.contractions import addmm, baddbmm, bmm, einsum, linear, matmul, mm
 from rankloom.hoist.rules.pointwise import pointwise
-from rankloom.hoist.rules.reductions import along, along_last, batch_norm, layer_norm, total
+from rankloom.hoist.rules.reductions import (
+    along,
+    along_all_but_first,
+    along_last,
+    batch_norm,
+    embedding,
+    layer_norm,
+    recurrent,
+    total,
+)
 from rankloom.hoist.rules.shapes import (
     concatenate,
     create,
@@ -41,7 +51,7 @@ _POINTWISE = """
 """
 _ALONG = """
     softmax.int log_softmax.int _softmax _log_softmax cumsum cumprod logsumexp amax amin argmax
-    argmin prod.dim_int any.dim all.dim flip glu sort max.dim min.dim
+    argmin prod.dim_int any.dim all.dim flip gather glu index_select sort max.dim min.dim
 """
 _RESHAPE = """
     view reshape _unsafe_view flatten.using_ints unflatten.int squeeze squeeze.dim squeeze.dims
@@ -54,6 +64,8 @@ def _operation(name: str) -> Any:
     return getattr(getattr(aten, packet), overload or "default")
 
 
+LAST_DIM_ONLY = frozenset({aten.linear.default, *(_operation(name) for name in _POINTWISE.split())})
+"""Operations that treat all but the last dimension of an operand alike."""
 RULES: dict[Any, Rule] = {
     **{_operation(name): pointwise for name in _POINTWISE.split()},
     **{_operation(name): along(1) for name in _ALONG.split()},
@@ -80,7 +92,13 @@ RULES: dict[Any, Rule] = {
     aten.unbind.int: unbind,
     ATTENTION: attention,
     aten.full.default: create,
+    aten.conv1d.default: along_all_but_first,
+    aten.embedding.default: embedding,
+    aten.gru.input: recurrent,
+    aten.lstm.input: recurrent,
     aten.topk.default: along(2),
+    aten.tril.default: along_all_but_first,
+    aten.triu.default: along_all_but_first,
     ours.dropout.default: along_last,
     ours.expand.default: spread,
     ours.layer_norm.default: along_last,

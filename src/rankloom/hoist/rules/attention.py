@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from rankloom.hoist.call import Call, aten, ours
 from rankloom.hoist.capture import refusal
-from rankloom.hoist.rewriter import Call, Rewriter, aten, ours
+from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.values import Value, Whole, is_at_rows, is_one
 from rankloom.schema import Rate
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
+from rankloom.hoist.call import Call, aten
 from rankloom.hoist.capture import refusal
-from rankloom.hoist.rewriter import Call, Rewriter, aten
+from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.rules.products import divide, product_of
 from rankloom.hoist.rules.slicing import cut
 from rankloom.hoist.values import Parts, Rows, Shape, Sum, Value, Whole, is_one

@@ -12,7 +12,8 @@ from typing import Any
 
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rankloom.hoist.rewriter import Call, Rewriter
+from rankloom.hoist.call import Call
+from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.rules.slicing import common_borders, cut, resized
 from rankloom.hoist.rules.sums import LINEAR
 from rankloom.hoist.values import VALUES, Parts, Rows, Shape, Sum, Value, Whole, is_at_rows, is_one

@@ -16,17 +16,10 @@ from typing import Any
 
 from torch import fx
 
+from rankloom.hoist.call import Call, aten, ours
 from rankloom.hoist.capture import refusal
-from rankloom.hoist.rewriter import (
-    ELEMENT_COST,
-    Call,
-    Decision,
-    Rewriter,
-    aten,
-    module_of,
-    ours,
-    typical,
-)
+from rankloom.hoist.decisions import ELEMENT_COST, Decision, module_of, typical
+from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.rules.slicing import cut, resized
 from rankloom.hoist.values import Parts, Rows, Shape, Sum, Value, Whole, is_at_rows, is_one
 from rankloom.schema import Rate

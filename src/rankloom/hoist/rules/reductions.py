@@ -12,12 +12,14 @@ from typing import Any
 
 from torch import Tensor
 
+from rankloom.hoist.call import Call, aten
 from rankloom.hoist.capture import refusal
-from rankloom.hoist.rewriter import Call, Rewriter, aten
+from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.rules.pointwise import by_parts
 from rankloom.hoist.rules.slicing import resized
 from rankloom.hoist.rules.sums import add_up
 from rankloom.hoist.values import UNKNOWN, VALUES, Parts, Several, Sum, Value, Whole
+from rankloom.schema import Rate
 
 
 def total(r: Rewriter, call: Call) -> Any:
@@ -49,6 +51,41 @@ def along(place: int) -> Callable[[Rewriter, Call], Any]:
 def along_last(r: Rewriter, call: Call) -> Any:
     """Compute an operation along the last dimension of its first operand."""
     return _along(r, call, [len(call.args[0].shape) - 1])
+
+
+def along_all_but_first(r: Rewriter, call: Call) -> Any:
+    """Compute an operation that treats the entries of the first dimension alike."""
+    return _along(r, call, list(range(1, len(call.args[0].shape))))
+
+
+def recurrent(r: Rewriter, call: Call) -> Any:
+    """Run a recurrent network over sequences; rows are where its batch is."""
+    value, *others = call.args
+    batch_dim = 0 if call.args[-1] else 1
+    if value.rows is not None and value.rows.dim != batch_dim:
+        raise refusal(call.node, "runs along rows")
+    whole = r.widen(r.whole(value))
+    states = others[0] if isinstance(others[0], list | tuple) else [others[0]]
+    filled = [r.fill_rows(r.widen(r.whole(one)), whole) for one in states]
+    joined = r.join([whole, *filled])
+    weights = [r.whole(one) for one in others[1]]
+    first = joined[1:] if isinstance(others[0], list | tuple) else joined[1]
+    made = r.emit(call.node.target, joined[0], first, weights, *others[2:], shape=(), rows=None)
+    outputs = []
+    for number, fake in enumerate(_fakes(call)):
+        node = r.add(operator.getitem, (made.node, number), {}, made.rate)
+        outputs.append(Whole(node, made.rate, call.rows_of(fake), tuple(fake.shape)))
+    return Several(tuple(outputs))
+
+
+def embedding(r: Rewriter, call: Call) -> Whole:
+    """Look up rows of a constant table."""
+    table, ids = (r.whole(one) for one in call.args[:2])
+    if table.rate != Rate.CONSTANT:
+        raise refusal(call.node, "looks up in a table that is no constant")
+    return r.emit(
+        call.node.target, table, r.widen(ids), *call.args[2:], shape=call.shape, rows=call.rows
+    )
 
 
 def layer_norm(r: Rewriter, call: Call) -> Any:

@@ -10,12 +10,13 @@ from dataclasses import replace
 from typing import Any
 
 import sympy
-from torch import fx
 
+from rankloom.hoist.call import Call, aten
 from rankloom.hoist.capture import refusal
-from rankloom.hoist.rewriter import Call, Rewriter, aten
+from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.rules.slicing import cut, resized
 from rankloom.hoist.values import (
+    Merged,
     Parts,
     Rows,
     Several,
@@ -104,17 +105,34 @@ def _order(call: Call, ndim: int) -> list[int]:
     return order
 
 
-def reshape(r: Rewriter, call: Call) -> Value:
+def reshape(r: Rewriter, call: Call) -> Value | Merged:
     """Regroup dimensions: view, reshape, flatten, unflatten, squeeze, unsqueeze."""
-    value = call.args[0]
+    given = call.args[0]
+    value = given.value if isinstance(given, Merged) else given
     shape, rows = call.shape, call.rows
-    _check_rows_stay_first(call.node, value, shape, rows)
+    if not _rows_stay_first(value, shape, rows):
+        return _merge_later(r, call, value)
+    return _reshaped(r, value, shape, rows)
+
+
+def _reshaped(r: Rewriter, value: Value, shape: Shape, rows: Rows | None) -> Value:
     if isinstance(value, Parts):
         return _reshape_parts(r, value, shape, rows)
     if isinstance(value, Sum) and not any(term.narrow_dims for term in value.terms):
         terms = tuple(reshape_whole(r, term, shape, rows) for term in value.terms)
         return Sum(terms, rows, shape)
     return reshape_whole(r, r.whole(value), shape, rows)
+
+
+def _merge_later(r: Rewriter, call: Call, value: Value) -> Merged:
+    """Carry out a reshape but for the dimensions that would scatter rows."""
+    assert value.rows is not None
+    start, stop, new_start, new_stop = _group_of(value.shape, call.shape, value.rows.dim)
+    if stop == len(value.shape):
+        raise refusal(call.node, "merges rows with a dimension before them")
+    shape = (*call.shape[:new_start], *value.shape[start:stop], *call.shape[new_stop:])
+    rows = replace(value.rows, dim=new_start + value.rows.dim - start)
+    return Merged(_reshaped(r, value, shape, rows), call.shape)
 
 
 def reshape_whole(r: Rewriter, whole: Whole, shape: Shape, rows: Rows | None) -> Whole:
@@ -222,15 +240,14 @@ def _product(sizes: Sequence[Any]) -> Any:
     return result
 
 
-def _check_rows_stay_first(node: fx.Node, value: Value, shape: Shape, rows: Rows | None) -> None:
-    """Refuse to merge rows with dimensions before them, where they would lie scattered."""
+def _rows_stay_first(value: Value, shape: Shape, rows: Rows | None) -> bool:
+    """Tell whether rows are merged with dimensions after them only, so that each stays whole."""
     if value.rows is None or rows is None:
-        return
+        return True
     start, _, new_start, _ = _group_of(value.shape, shape, value.rows.dim)
     before = all(is_one(size) for size in value.shape[start : value.rows.dim])
     after = all(is_one(size) for size in shape[new_start : rows.dim])
-    if not before or not after:
-        raise refusal(node, "merges rows with a dimension before them")
+    return before and after
 
 
 def expand(r: Rewriter, call: Call) -> Value:

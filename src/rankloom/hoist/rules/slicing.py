@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from rankloom.hoist.rewriter import Rewriter, aten
+from rankloom.hoist.call import aten
+from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.values import Parts, Shape, Sum, Value, Whole, is_one
 
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from numbers import Number
 from typing import Any
 
-from rankloom.hoist.rewriter import Call, Rewriter, aten
+from rankloom.hoist.call import Call, aten
+from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.values import VALUES, Parts, Rows, Shape, Sum, Value, Whole
 from rankloom.schema import Rate
 
