@@ -16,13 +16,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
 from benchmarks.harness import Cell, Row
 from rankloom.contract import Subject
 from rankloom.contract.subject import SLOTS
 from rankloom.hoist import hoist
-from rankloom.hoist.verify import check_border, largest_error
+from rankloom.hoist.verify import check_border, in_fp64, largest_error
 from rankloom.layers.protocols import Inputs
 
 BOUNDS = {"fp64": 1e-10, "fp32": 1e-5, "bf16": 5e-2}
@@ -52,7 +51,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
         if is_wide:
             model.network.double()
         batches = [
-            _widened(one) if is_wide else one for one in _batches(subject, model, cell.repeat)
+            in_fp64(one) if is_wide else one for one in _batches(subject, model, cell.repeat)
         ]
         hoisted = hoist(model.network, batches[0])
         low = torch.autocast("cpu", torch.bfloat16) if precision == "bf16" else nullcontext()
@@ -92,11 +91,3 @@ def _batches(subject: Subject, model: Any, seed: int) -> Iterator[Inputs]:
             batch = replace(batch, ids={**batch.ids, "item": item[:1].expand(16).clone()})
         with torch.no_grad():
             yield model.embedder(batch).inputs
-
-
-def _widened(inputs: Inputs) -> Inputs:
-    result: Inputs = tree_map(
-        lambda one: one.double() if isinstance(one, Tensor) and one.is_floating_point() else one,
-        inputs,
-    )
-    return result

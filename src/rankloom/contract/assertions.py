@@ -12,7 +12,6 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
-from torch.utils._pytree import tree_map
 
 from rankloom.contract.batches import flatten, take_rows
 from rankloom.contract.cost_line import compute, cost_formulas
@@ -20,7 +19,7 @@ from rankloom.contract.planted import planted_auc, train
 from rankloom.contract.subject import ROWS_OF_REQUEST, Subject
 from rankloom.data.batch import Batch
 from rankloom.hoist import hoist
-from rankloom.hoist.verify import check_border, check_equal
+from rankloom.hoist.verify import check_border, check_equal, in_fp64
 from rankloom.layers.protocols import EventInputs, Inputs
 from rankloom.models import Model
 from rankloom.models.cost import count_parameters
@@ -132,7 +131,7 @@ def is_the_same_hoisted(subject: Subject) -> None:
     network = model.network.double()
     shapes = (ROWS_OF_REQUEST, (2, 5, 1, 3, 2), (1,), (9,))
     batches = [
-        _double(_inputs(model, subject.batch(rows_of_request=rows, seed=seed)))
+        in_fp64(_inputs(model, subject.batch(rows_of_request=rows, seed=seed)))
         for seed, rows in enumerate(shapes)
     ]
     hoisted = hoist(network, batches[0])
@@ -208,15 +207,6 @@ def compiles(subject: Subject) -> None:
 def _inputs(model: Model, batch: Batch) -> Inputs:
     """Embed a batch, with nothing that requires a gradient."""
     return model.embedder(batch).inputs
-
-
-def _double(inputs: Inputs) -> Inputs:
-    """Give every float tensor in fp64."""
-    result: Inputs = tree_map(
-        lambda one: one.double() if isinstance(one, Tensor) and one.is_floating_point() else one,
-        inputs,
-    )
-    return result
 
 
 def _pad(history: EventInputs, places: int) -> EventInputs:

@@ -10,12 +10,22 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils._pytree import tree_map
 
 from rankloom.errors import HoistError
 from rankloom.hoist.capture import Capture, inputs_by_path
 from rankloom.hoist.hoist import Hoisted
 from rankloom.layers.protocols import Inputs
 from rankloom.schema import Rate
+
+
+def in_fp64(inputs: Inputs) -> Inputs:
+    """Give inputs with every float tensor in fp64, where hoisted and plain agree to 1e-10."""
+    result: Inputs = tree_map(
+        lambda one: one.double() if isinstance(one, Tensor) and one.is_floating_point() else one,
+        inputs,
+    )
+    return result
 
 
 def largest_error(network: nn.Module, hoisted: Hoisted, batches: Iterable[Inputs]) -> float:
