@@ -12,11 +12,10 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from benchmarks.criteo_like import write_log
-from benchmarks.harness import ROOT, Cell, Row, run_module, spread_by_variant
+from benchmarks.harness import ROOT, Cell, Row, run_module, spread, spread_by_variant
 from benchmarks.peers.environment import run_peer
 from benchmarks.peers.protocol import Task
 
@@ -61,32 +60,31 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Medians by contender, and the ratios that the goals name, over repeats that all have."""
-    by_variant: dict[str, list[Row]] = {}
+    """Medians by contender; ratios within a repeat, over the repeats that both sides have."""
+    found: dict[int, dict[str, dict[str, Any]]] = {}
     for row in rows:
-        by_variant.setdefault(row["variant"], []).append(row)
-
-    def middle(variant: str, key: str) -> float | None:
-        found = by_variant.get(variant)
-        return median(row["measured"][key] for row in found) if found else None
-
-    peers = [name for name in by_variant if name not in OURS]
-    speed, floor = middle("rankloom", "samples_per_s"), middle("floor", "samples_per_s")
-    best_peer = max((middle(name, "samples_per_s") or 0.0 for name in peers), default=None)
-    best_auc = max((middle(name, "auc") or 0.0 for name in peers), default=None)
-    total, fuxictr = middle("rankloom", "total_s"), middle("fuxictr", "total_s")
-    auc = middle("rankloom", "auc")
+        found.setdefault(row["repeat"], {})[row["variant"]] = row["measured"]
+    compared: dict[str, list[float]] = {}
+    for repeat in found.values():
+        if "rankloom" not in repeat:
+            continue
+        ours = repeat["rankloom"]
+        peers = [measured for name, measured in repeat.items() if name not in OURS]
+        if "floor" in repeat:
+            ratio = ours["samples_per_s"] / repeat["floor"]["samples_per_s"]
+            compared.setdefault("rankloom_over_floor", []).append(ratio)
+        if peers:
+            ratio = ours["samples_per_s"] / max(one["samples_per_s"] for one in peers)
+            compared.setdefault("rankloom_over_best_peer", []).append(ratio)
+            gain = ours["auc"] - max(one["auc"] for one in peers)
+            compared.setdefault("auc_minus_best_peer", []).append(gain)
+        if "fuxictr" in repeat:
+            ratio = repeat["fuxictr"]["total_s"] / ours["total_s"]
+            compared.setdefault("fuxictr_total_over_rankloom_total", []).append(ratio)
     return {
         "results": spread_by_variant(rows, MEASURED),
-        "rankloom_over_floor": _ratio(speed, floor),
-        "rankloom_over_best_peer": _ratio(speed, best_peer),
-        "fuxictr_total_over_rankloom_total": _ratio(fuxictr, total),
-        "auc_minus_best_peer": None if auc is None or not best_auc else auc - best_auc,
+        **{name: spread(values) for name, values in compared.items()},
     }
-
-
-def _ratio(numerator: float | None, denominator: float | None) -> float | None:
-    return numerator / denominator if numerator and denominator else None
 
 
 def _run_ours(module: str, train: Path, valid: Path, task: Task) -> dict[str, Any]:
