@@ -17,7 +17,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.harness import Cell, Row, spread_by_variant
 from rankloom.interaction.tokenmixer_large import TokenMixerLarge, TokenMixerLargeConfig
 from rankloom.layers.protocols import Layout, TokenLayout, Tokens, run_layers
-from rankloom.models.precision import autocast_for, choose_device, choose_precision, matmul_rate
+from rankloom.ops.device import autocast_for, choose_device, choose_precision, matmul_rate
 
 SETTINGS: dict[str, Any] = {
     "dims": [256, 768],

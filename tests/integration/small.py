@@ -19,9 +19,9 @@ from rankloom.api import TrainResult, load_run, train
 from rankloom.api.result import RunFolder
 from rankloom.cli.main import ENVIRONMENT, main
 from rankloom.data.datasets.synthetic import prepare_synthetic
+from rankloom.tensor_files import read_tensors
 from rankloom.training.checkpoint import FILES, read_manifest
 from rankloom.training.hooks import read_metrics
-from rankloom.training.tensor_files import read_tensors
 
 SPLITS = ("train", "valid", "test")
 ROW_COLUMNS = ("item_id", "release_year", "genres", "rating")

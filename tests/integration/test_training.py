@@ -25,9 +25,9 @@ from rankloom.api import training as api_training
 from rankloom.api.result import RunFolder
 from rankloom.data.transforms import Transforms
 from rankloom.evaluation import Evaluation, TaskMetrics
+from rankloom.tensor_files import read_tensors
 from rankloom.training.checkpoint import read_manifest
 from rankloom.training.hooks import read_metrics
-from rankloom.training.tensor_files import read_tensors
 
 quick = pytest.mark.usefixtures("without_extras")
 ONE_EPOCH = {"training.epochs": 1}

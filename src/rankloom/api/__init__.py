@@ -2,10 +2,12 @@
 
 from rankloom.api.describing import describe, describe_request, model_line
 from rankloom.api.evaluating import evaluate
+from rankloom.api.exporting import export
 from rankloom.api.predicting import predict
 from rankloom.api.result import RunFolder, TrainResult, load_result, new_model
 from rankloom.api.run import Run, RunConfig, load_run, run_json_schema
 from rankloom.api.training import fit, resume, train
+from rankloom.artifact.verify import verify
 
 __all__ = [
     "Run",
@@ -15,6 +17,7 @@ __all__ = [
     "describe",
     "describe_request",
     "evaluate",
+    "export",
     "fit",
     "load_result",
     "load_run",
@@ -24,4 +27,5 @@ __all__ = [
     "resume",
     "run_json_schema",
     "train",
+    "verify",
 ]

@@ -16,7 +16,7 @@ from rankloom.errors import DataError
 from rankloom.evaluation import Evaluation, Scorer, evaluate_model
 from rankloom.evaluation.result import evaluation_from_dict
 from rankloom.models import Model
-from rankloom.models.precision import choose_device, choose_precision
+from rankloom.ops.device import choose_device, choose_precision
 from rankloom.report import write_report
 
 

@@ -39,6 +39,7 @@ _FURTHER = (
     aten.neg.default,
     aten.rsqrt.default,
     aten.sym_size.int,
+    ours.dequantize.default,
     ours.from_slots.default,
     ours.to_slots.default,
 )
@@ -105,13 +106,20 @@ def to_json(program: Program) -> str:
     )
 
 
-def from_json(text: str, constants: Mapping[str, Tensor], *, where: str = "program") -> Program:
+def from_json(
+    text: str,
+    constants: Mapping[str, Tensor],
+    *,
+    where: str = "program",
+    device: torch.device | None = None,
+) -> Program:
     """Read a program.
 
     Args:
         text: What `to_json` wrote; nothing in it is trusted.
         constants: Name -> tensor; those that the program names are bound to it.
         where: What errors call the file.
+        device: Where tensors are made that the program makes out of nothing; default: the CPU.
 
     Raises:
         ArtifactError: It is no program of this format, names an unknown operation or constant,
@@ -121,7 +129,7 @@ def from_json(text: str, constants: Mapping[str, Tensor], *, where: str = "progr
         content = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{where}: is no JSON. Got {error}. Export the run again.") from None
-    return _Reader(where, constants).read(content)
+    return _Reader(where, constants, device or torch.device("cpu")).read(content)
 
 
 def _encode(value: Any) -> Any:
@@ -147,8 +155,9 @@ def _refuse_constant(name: str) -> Any:
 class _Reader:
     """Reads one program; knows the nodes so far."""
 
-    def __init__(self, where: str, constants: Mapping[str, Tensor]) -> None:
+    def __init__(self, where: str, constants: Mapping[str, Tensor], device: torch.device) -> None:
         self.where = where
+        self.device = device
         self.constants = constants
         self.graph = fx.Graph()
         self.nodes: dict[str, fx.Node] = {}
@@ -228,7 +237,7 @@ class _Reader:
         known: dict[str, Mapping[str, Any]] = {
             "node": self.nodes,
             "dtype": _DTYPES,
-            "device": {"here": torch.device("cpu")},
+            "device": {"here": self.device},
             "float": {"inf": math.inf, "-inf": -math.inf, "nan": math.nan},
         }
         self._check(

@@ -15,10 +15,12 @@ from rankloom.cli import (
     data,
     describe,
     evaluate,
+    export,
     models,
     predict,
     quickstart,
     train,
+    verify,
 )
 from rankloom.errors import RankLoomError
 
@@ -33,6 +35,8 @@ app.add_typer(data.app, name="data")
 app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
+app.command("export")(export.export)
+app.command("verify")(verify.verify)
 app.command("describe")(describe.describe)
 app.command("check")(check.check)
 app.command("models")(models.models)

@@ -5,7 +5,7 @@ Shapes: R requests, B rows, V total jagged values, N candidates of the largest r
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any, Self
 
@@ -85,6 +85,41 @@ class Batch:
         """Give the batch with `slots` and `slot_of_row` filled."""
         slots, slot_of_row = make_slots(self.request_index, self.num_requests)
         return replace(self, slots=slots, slot_of_row=slot_of_row)
+
+
+def join_batches(batches: Sequence[Batch]) -> Batch:
+    """Put batches of the same columns behind each other.
+
+    Args:
+        batches: At least one. Their slots are left out: another request may be the largest.
+    """
+    plain = [replace(one, slots=None, slot_of_row=None) for one in batches]
+    joined: Batch = _join(plain)
+    counts = torch.tensor([one.num_requests for one in batches])
+    rows = torch.tensor([one.num_rows for one in batches])
+    shift = torch.repeat_interleave(counts.cumsum(0) - counts, rows)
+    return replace(
+        joined,
+        request_index=joined.request_index + shift.to(joined.request_index.device),
+        num_requests=int(counts.sum()),
+    )
+
+
+def _join(parts: Sequence[Any]) -> Any:
+    """Join tensors of nested dataclasses and dicts; `offsets` go on where the last ones end."""
+    first = parts[0]
+    if isinstance(first, Tensor):
+        return torch.cat(list(parts))
+    if isinstance(first, dict):
+        return {key: _join([part[key] for part in parts]) for key in first}
+    if is_dataclass(first) and not isinstance(first, type):
+        names = [one.name for one in fields(first)]
+        joined = {name: _join([getattr(part, name) for part in parts]) for name in names}
+        if "offsets" in joined:
+            lengths = torch.cat([part.offsets.diff() for part in parts])
+            joined["offsets"] = torch.cat((lengths.new_zeros(1), lengths.cumsum(0)))
+        return replace(first, **joined)
+    return first
 
 
 def make_slots(request_index: Tensor, num_requests: int) -> tuple[Tensor, Tensor]:

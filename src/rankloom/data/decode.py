@@ -13,19 +13,18 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rankloom.data.arrow_keys import keys_and_nulls
 from rankloom.data.columns import Bools, Ints, Lists, Plain
-from rankloom.data.hashing import hash_ids, hash_keys, is_string
+from rankloom.data.hashing import hash_keys
+from rankloom.data.id_rows import hashed_rows
 from rankloom.data.raw import RawColumn, check_same_lengths
-from rankloom.data.vocabulary import MISSING_ROW, Vocabulary
+from rankloom.data.texts import Texts
+from rankloom.data.vocabulary import Vocabulary
 from rankloom.errors import DataError
 from rankloom.schema import IdSource
 
 Floats = npt.NDArray[np.float32]
 
-ID_HASH_SEED = 0
-"""Salt of `hash_buckets`: one for all, so features that share a table agree."""
-FIRST_HASH_ROW = 1
-"""Row 0 of a hashed table stands for missing."""
 KEY_HASH_SEED = 0
 """Salt by which texts become keys of evaluation."""
 NULL_KEY = np.iinfo(np.int64).min
@@ -61,7 +60,8 @@ class IdMapping:
                     f"{raw.origin.name}: column {raw.name!r} does not fit its {error}"
                 ) from error
         assert self.way.hash_buckets is not None
-        return _hashed_rows(filled.array, self.way.hash_buckets)
+        keys, is_null = keys_and_nulls(filled.array)
+        return hashed_rows(keys, self.way.hash_buckets, is_null)
 
 
 def fill_default(raw: RawColumn, default: int | str | None) -> RawColumn:
@@ -106,21 +106,6 @@ def _outside(raw: RawColumn, bad: Bools, num_embeddings: int) -> DataError:
         rule=f"must be a whole number from 0 to {num_embeddings - 1}",
         advice="Raise num_embeddings, or use a vocabulary or hash_buckets.",
     )
-
-
-def _hashed_rows(array: pa.Array, num_buckets: int) -> Ints:
-    rows = hash_ids(_without_nulls(array), num_buckets=num_buckets, seed=ID_HASH_SEED)
-    rows += FIRST_HASH_ROW
-    if array.null_count:
-        rows[array.is_null().to_numpy(zero_copy_only=False)] = MISSING_ROW
-    return rows
-
-
-def _without_nulls(array: pa.Array) -> pa.Array:
-    """Replace nulls by some value; the caller overwrites what comes of them."""
-    if not array.null_count:
-        return array
-    return pc.fill_null(array, "" if is_string(array.type) else 0)
 
 
 def decode_sparse(raw: RawColumn, weights: RawColumn | None, *, mapping: IdMapping) -> Lists:
@@ -224,12 +209,13 @@ def decode_vectors(raw: RawColumn, *, dim: int, zeros_for_null: bool) -> Plain:
 def decode_keys(raw: RawColumn) -> Ints:
     """Give keys of evaluation: whole numbers as they are, texts hashed, `NULL_KEY` for null."""
     array = raw.array
-    if is_string(array.type):
-        keys: Ints = hash_keys(_without_nulls(array), seed=KEY_HASH_SEED).view(np.int64)
+    if pa.types.is_boolean(array.type):
+        array = pc.cast(array, pa.int8())
+    values, is_null = keys_and_nulls(array)
+    if isinstance(values, Texts):
+        keys: Ints = hash_keys(values, seed=KEY_HASH_SEED).view(np.int64)
     else:
-        if pa.types.is_boolean(array.type):
-            array = pc.cast(array, pa.int8())
-        keys = _without_nulls(array).to_numpy(zero_copy_only=False).astype(np.int64)
-    if array.null_count:
-        keys[array.is_null().to_numpy(zero_copy_only=False)] = NULL_KEY
+        keys = values.astype(np.int64)
+    if is_null is not None:
+        keys[is_null] = NULL_KEY
     return keys

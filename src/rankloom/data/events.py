@@ -1,10 +1,4 @@
-"""Histories: aligned lists of events become ids and time differences, the newest events only.
-
-Only the newest `max_length` events are kept, and `first_event` advances by what was dropped, so an
-event's absolute number does not depend on `max_length`. Gaps are taken before anything is dropped:
-`gap_previous` of the first kept event is the gap to the event before it although that one is gone,
-and 0 only for the first listed one. So a longer history changes no event's gap.
-"""
+"""Histories in Arrow: aligned lists of events become ids and time gaps; see `event_times`."""
 
 from __future__ import annotations
 
@@ -14,8 +8,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow as pa
 
-from rankloom.data.columns import Array, Column, Ints, Key, Lists, Plain, expand_ranges, offsets_of
+from rankloom.data.columns import Array, Column, Ints, Key, Lists, Plain
 from rankloom.data.decode import IdMapping
+from rankloom.data.event_times import age_newest, gaps, newest, runs_backwards
 from rankloom.data.raw import RawColumn, check_same_lengths
 
 
@@ -53,11 +48,7 @@ def decode_events(
     first_name, offsets = raw.columns[first_inner].name, opened[first_inner][0]
     for other_offsets, other in list(opened.values())[1:]:
         check_same_lengths(offsets, first_name, other_offsets, other)
-    lengths = np.diff(offsets)
-    dropped = np.maximum(lengths - max_length, 0)
-    is_cut = bool(dropped.any())
-    kept_offsets = offsets_of(lengths - dropped) if is_cut else offsets
-    kept = expand_ranges(offsets[:-1] + dropped, lengths - dropped) if is_cut else None
+    dropped, kept_offsets, kept = newest(offsets, max_length)
     values: dict[str, Array] = {}
     for inner, (_, entries) in opened.items():
         if kept is not None:
@@ -70,8 +61,7 @@ def decode_events(
     found: dict[Key, Column] = {}
     if raw.time is not None:
         seconds = _seconds(raw.time, offsets, first_name)
-        gaps = _gaps(seconds, offsets)
-        for at, gap in gaps.items():
+        for at, gap in gaps(seconds, offsets).items():
             values[f"times/{at}"] = gap if kept is None else gap.take(kept)
         if raw.event_time is not None:
             age = _age_newest(seconds, offsets, raw.event_time)
@@ -88,8 +78,7 @@ def _seconds(time: RawColumn, offsets: Ints, first_name: str) -> Ints:
     if entries.array.null_count:
         raise entries.null_error(advice="Give each event a time in whole seconds.")
     seconds: Ints = entries.array.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-    backwards = np.diff(seconds, prepend=seconds[:1]) < 0
-    backwards[_first_entries(offsets)] = False
+    backwards = runs_backwards(seconds, offsets)
     if backwards.any():
         raise entries.error(
             backwards,
@@ -99,32 +88,11 @@ def _seconds(time: RawColumn, offsets: Ints, first_name: str) -> Ints:
     return seconds
 
 
-def _gaps(seconds: Ints, offsets: Ints) -> dict[str, Array]:
-    previous = np.diff(seconds, prepend=seconds[:1])
-    previous[_first_entries(offsets)] = 0
-    lengths = np.diff(offsets)
-    newest = np.repeat(seconds[offsets[1:][lengths > 0] - 1], lengths[lengths > 0])
-    return {
-        "gap_previous": previous.astype(np.float32),
-        "gap_newest": (newest - seconds).astype(np.float32),
-    }
-
-
-def _first_entries(offsets: Ints) -> Ints:
-    """Give the positions of the first entries of the lists that have any."""
-    return offsets[:-1][np.diff(offsets) > 0]
-
-
 def _age_newest(seconds: Ints, offsets: Ints, event_time: RawColumn) -> Array:
-    """Give (lines,) float32: how old the newest event is at the line's time; 0 without events."""
     if event_time.array.null_count:
         raise event_time.null_error(advice="Give each row a time in whole seconds.")
     now = event_time.array.to_numpy(zero_copy_only=False).astype(np.int64, copy=False)
-    has_events = np.diff(offsets) > 0
-    age = np.zeros(len(now), np.float32)
-    # A log may list events at the row's own second, or clocks may differ: never negative.
-    age[has_events] = np.maximum(now[has_events] - seconds[offsets[1:][has_events] - 1], 0)
-    return age
+    return age_newest(seconds, offsets, now)
 
 
 def _first_event(column: RawColumn | None, dropped: Ints) -> Ints:

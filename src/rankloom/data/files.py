@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from rankloom.data.hashing import is_string
+from rankloom.data.arrow_keys import is_string
 from rankloom.data.raw import Origin
 from rankloom.data.transforms import Transforms
 from rankloom.data.uses import (

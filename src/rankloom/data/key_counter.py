@@ -14,8 +14,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rankloom.data.arrow_keys import keys_of, normalize_keys
 from rankloom.data.hashing import hash_ids
-from rankloom.data.key_index import normalize_keys
 from rankloom.errors import DataError
 
 _NUM_PARTITIONS = 64
@@ -154,7 +154,8 @@ class KeyCounter:
         if self._merged is None:
             return
         counted, self._merged = self._merged.combine_chunks(), None
-        partitions = hash_ids(counted["key"], num_buckets=_NUM_PARTITIONS, seed=_PARTITION_SEED)
+        keys = keys_of(_one_array(counted["key"]))
+        partitions = hash_ids(keys, num_buckets=_NUM_PARTITIONS, seed=_PARTITION_SEED)
         order = np.argsort(partitions, kind="stable")
         edges = np.searchsorted(partitions[order], np.arange(_NUM_PARTITIONS + 1))
         batch = pa.RecordBatch.from_arrays(

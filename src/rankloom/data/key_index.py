@@ -1,16 +1,19 @@
-"""Keys of one of two types, and finding their positions a column at a time."""
+"""Finding the positions of keys, a column at a time; of two kinds, each a few arrays.
+
+The arrays can be stored and used where they lie: a mapped file needs no building.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 
-from rankloom.data.hashing import hash_keys, is_string
-from rankloom.errors import DataError
+from rankloom.data.hashing import Keys, hash_keys
+from rankloom.data.texts import WORD_BYTES, Texts
+
+Arrays = dict[str, npt.NDArray[Any]]
 
 # A direct table may be this much longer than the number of keys; 16,384 entries always may.
 _MAX_DIRECT_RATIO = 8
@@ -18,81 +21,105 @@ _ALWAYS_DIRECT = 1 << 14
 _EMPTY = -1
 
 
-def normalize_keys(array: pa.Array, *, where: str) -> pa.Array:
-    """Cast integers of any width to int64 and strings of any storage to large_string.
-
-    Args:
-        array: Nulls stay.
-        where: Named in the error.
-
-    Raises:
-        DataError: The values are neither, or an unsigned one is beyond int64.
-    """
-    if pa.types.is_int64(array.type) or pa.types.is_large_string(array.type):
-        return array
-    if is_string(array.type):
-        return pc.cast(array, pa.large_string())
-    if not pa.types.is_integer(array.type):
-        raise DataError(
-            f"{where}: keys are integers or strings. Got {array.type}. Cast the column to one of "
-            "the two."
-        )
-    try:
-        return pc.cast(array, pa.int64())
-    except pa.ArrowInvalid as error:
-        raise DataError(
-            f"{where}: a key does not fit into int64. Got: {error}. Cast the column to string."
-        ) from error
-
-
 class KeyIndex(Protocol):
     """Finds keys; made by `build_key_index`."""
 
-    def find(self, values: pa.Array) -> npt.NDArray[np.int64]:
+    @property
+    def is_text(self) -> bool:
+        """Tell whether the keys are strings."""
+        ...
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is no key."""
+        ...
+
+    def find(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Give each value's position among the keys.
 
         Args:
-            values: (V,) of the keys' type, without nulls.
+            keys: (V,) of the keys' type.
 
         Returns:
             (V,) position, or -1 for a value that is no key.
         """
         ...
 
+    def arrays(self) -> Arrays:
+        """Give what the index consists of, for `index_of_arrays`."""
+        ...
 
-def build_key_index(keys: pa.Array) -> KeyIndex:
+
+def build_key_index(keys: Keys) -> KeyIndex:
     """Choose and fill the fastest index for the keys.
 
     Args:
-        keys: (K,) distinct int64 or large_string, without nulls.
+        keys: (K,) distinct, int64 or strings.
     """
-    if pa.types.is_int64(keys.type):
-        integers = keys.to_numpy()
-        if len(integers) == 0:
-            return DirectIndex(integers)
-        span = int(integers.max()) - int(integers.min())
-        if span < max(_MAX_DIRECT_RATIO * len(integers), _ALWAYS_DIRECT):
-            return DirectIndex(integers)
-    return HashIndex(keys)
+    if not isinstance(keys, Texts):
+        if len(keys) == 0:
+            return DirectIndex.of(keys)
+        span = int(keys.max()) - int(keys.min())
+        if span < max(_MAX_DIRECT_RATIO * len(keys), _ALWAYS_DIRECT):
+            return DirectIndex.of(keys)
+    return HashIndex.of(keys)
+
+
+def index_of_arrays(arrays: Arrays) -> KeyIndex:
+    """Give the index that consists of these arrays; nothing is copied.
+
+    Raises:
+        ValueError: They are no index's, or of other types and sizes than an index has.
+    """
+    _check(arrays)
+    if "positions" in arrays:
+        return DirectIndex(arrays["smallest"], arrays["positions"])
+    keys: Keys = (
+        Texts(arrays["padded"], arrays["offsets"]) if "padded" in arrays else arrays["keys"]
+    )
+    return HashIndex(keys, arrays["seed"], arrays["hashes"], arrays["slots"])
 
 
 class DirectIndex:
-    """One entry for each integer between the smallest and the largest key."""
+    """One entry for each integer between the smallest and the largest key.
 
-    def __init__(self, keys: npt.NDArray[np.int64]) -> None:
-        self._smallest = np.int64(keys.min() if len(keys) else 0)
-        span = int(keys.max()) - int(self._smallest) + 1 if len(keys) else 0
-        # One entry more, which every value outside the range is sent to.
-        self._positions = np.full(span + 1, -1, np.int64)
-        self._positions[keys - self._smallest] = np.arange(len(keys))
+    Args:
+        smallest: () int64. The smallest key.
+        positions: (span + 2,) int64. Position of each integer from the smallest key on, -1 where
+            it is no key; one entry more, which every value outside is sent to.
+    """
 
-    def find(self, values: pa.Array) -> npt.NDArray[np.int64]:
+    is_text = False
+
+    def __init__(self, smallest: npt.NDArray[np.int64], positions: npt.NDArray[np.int64]) -> None:
+        self._smallest, self._positions = np.int64(smallest), positions
+
+    @classmethod
+    def of(cls, keys: npt.NDArray[np.int64]) -> DirectIndex:
+        """Build it for (K,) distinct keys."""
+        smallest = np.array(keys.min() if len(keys) else 0, np.int64)
+        span = int(keys.max()) - int(smallest) + 1 if len(keys) else 0
+        positions = np.full(span + 1, -1, np.int64)
+        positions[keys - smallest] = np.arange(len(keys))
+        return cls(smallest, positions)
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is no key."""
+        return len(self._positions) == 1
+
+    def find(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Give each value's position among the keys, or -1."""
+        assert not isinstance(keys, Texts)
         # A value below the smallest key wraps to a huge unsigned number, hence past the end too.
-        entries = (values.to_numpy() - self._smallest).view(np.uint64)
+        entries = (keys - self._smallest).view(np.uint64)
         np.minimum(entries, np.uint64(len(self._positions) - 1), out=entries)
         positions: npt.NDArray[np.int64] = self._positions[entries.view(np.int64)]
         return positions
+
+    def arrays(self) -> Arrays:
+        """Give what the index consists of."""
+        return {"smallest": np.array(self._smallest), "positions": self._positions}
 
 
 class HashIndex:
@@ -100,32 +127,55 @@ class HashIndex:
 
     It is filled once and then asked for small batches, where `pyarrow.compute.index_in` would hash
     all keys anew at each call and a binary search would miss the cache twenty times a row.
+
+    Args:
+        keys: (K,) distinct.
+        seed: () int64. Of the hash.
+        hashes: (K,) uint64. Of the keys, all different.
+        slots: (a power of two,) int32 or int64. Position of the key in each slot, -1 where none is.
     """
 
-    def __init__(self, keys: pa.Array) -> None:
-        self._keys = keys
-        self._seed, self._hashes = _distinct_hashes(keys)
+    def __init__(
+        self,
+        keys: Keys,
+        seed: npt.NDArray[np.int64],
+        hashes: npt.NDArray[np.uint64],
+        slots: npt.NDArray[Any],
+    ) -> None:
+        self._keys, self._seed, self._hashes, self._slots = keys, int(seed), hashes, slots
+        self._mask = np.uint64(len(slots) - 1)
+
+    @classmethod
+    def of(cls, keys: Keys) -> HashIndex:
+        """Build it for (K,) distinct keys."""
+        seed, hashes = _distinct_hashes(keys)
         # At most half full, so that a search ends after one and a half probes on average.
         size = 1 << max(4, (2 * len(keys)).bit_length())
-        self._mask = np.uint64(size - 1)
-        self._slots = np.full(size, _EMPTY, np.int32 if len(keys) < 2**31 else np.int64)
-        self._fill()
-
-    def _fill(self) -> None:
-        slots = (self._hashes & self._mask).view(np.int64)
-        waiting = np.arange(len(slots))
+        slots = np.full(size, _EMPTY, np.int32 if len(keys) < 2**31 else np.int64)
+        wanted_of_key = (hashes & np.uint64(size - 1)).view(np.int64)
+        waiting = np.arange(len(hashes))
         while len(waiting):
-            wanted = slots[waiting]
-            free = self._slots[wanted] == _EMPTY
+            wanted = wanted_of_key[waiting]
+            free = slots[wanted] == _EMPTY
             # Several keys may write to one slot; the one that stays has won it.
-            self._slots[wanted[free]] = waiting[free]
-            lost = self._slots[wanted] != waiting
-            waiting = waiting[lost]
-            slots[waiting] = (slots[waiting] + 1) & int(self._mask)
+            slots[wanted[free]] = waiting[free]
+            waiting = waiting[slots[wanted] != waiting]
+            wanted_of_key[waiting] = (wanted_of_key[waiting] + 1) & (size - 1)
+        return cls(keys, np.array(seed), hashes, slots)
 
-    def find(self, values: pa.Array) -> npt.NDArray[np.int64]:
+    @property
+    def is_text(self) -> bool:
+        """Tell whether the keys are strings."""
+        return isinstance(self._keys, Texts)
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether there is no key."""
+        return not len(self._keys)
+
+    def find(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Give each value's position among the keys, or -1."""
-        hashes = hash_keys(values, seed=self._seed)
+        hashes = hash_keys(keys, seed=self._seed)
         slots = (hashes & self._mask).view(np.int64)
         found: npt.NDArray[np.int64] = self._slots[slots].astype(np.int64)
         # The entry of an empty slot is -1 and reads the last key; `found >= 0` sorts that out.
@@ -135,20 +185,68 @@ class HashIndex:
             entries: npt.NDArray[np.int64] = self._slots[slots[waiting]].astype(np.int64)
             found[waiting] = entries
             waiting = waiting[(entries >= 0) & (self._hashes[entries] != hashes[waiting])]
-        if not pa.types.is_int64(self._keys.type):
-            self._drop_false_matches(values, found)
+        if isinstance(self._keys, Texts) and isinstance(keys, Texts):
+            # Strings may share a key's 64-bit hash without being that key.
+            found[~self._keys.equal_at(found, keys)] = -1
         return found
 
-    def _drop_false_matches(self, values: pa.Array, found: npt.NDArray[np.int64]) -> None:
-        """Undo matches of strings that share a key's 64-bit hash without being that key."""
-        same = pc.equal(self._keys.take(pa.array(found, mask=found < 0)), values)
-        is_same = np.asarray(
-            pc.fill_null(same, fill_value=False).to_numpy(zero_copy_only=False), bool
-        )
-        found[~is_same] = -1
+    def arrays(self) -> Arrays:
+        """Give what the index consists of."""
+        found: Arrays = {
+            "seed": np.array(self._seed),
+            "hashes": self._hashes,
+            "slots": self._slots,
+        }
+        if isinstance(self._keys, Texts):
+            return {**found, "padded": self._keys.padded, "offsets": self._keys.offsets}
+        return {**found, "keys": self._keys}
 
 
-def _distinct_hashes(keys: pa.Array) -> tuple[int, npt.NDArray[np.uint64]]:
+def _check(arrays: Arrays) -> None:
+    """Check what a search relies on: types, shapes, and that every search ends in range.
+
+    Raises:
+        ValueError: Something is otherwise.
+    """
+    kinds: dict[str, tuple[set[str], int]] = {
+        "smallest": ({"int64"}, 0),
+        "positions": ({"int64"}, 1),
+        "seed": ({"int64"}, 0),
+        "hashes": ({"uint64"}, 1),
+        "slots": ({"int32", "int64"}, 1),
+        "keys": ({"int64"}, 1),
+        "padded": ({"uint8"}, 1),
+        "offsets": ({"int64"}, 1),
+    }
+    names = set(arrays)
+    whole = ({"smallest", "positions"}, {"seed", "hashes", "slots", "keys"})
+    if names not in (*whole, {"seed", "hashes", "slots", "padded", "offsets"}):
+        raise ValueError(f"no key index consists of {', '.join(sorted(names))}")
+    for name, array in arrays.items():
+        types, ndim = kinds[name]
+        if array.dtype.name not in types or array.ndim != ndim:
+            raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
+    if "positions" in names:
+        positions = arrays["positions"]
+        if not len(positions) or positions.min() < -1 or positions[-1] != _EMPTY:
+            raise ValueError("positions is no table of positions")
+        return
+    num_keys, slots = len(arrays["hashes"]), arrays["slots"]
+    is_power = len(slots) > 0 and not len(slots) & (len(slots) - 1)
+    if not is_power or 2 * num_keys > len(slots) or arrays["seed"] < 0:
+        raise ValueError("slots are no power of two, or more than half full")
+    if slots.min() < _EMPTY or slots.max() >= max(num_keys, 1):
+        raise ValueError("a slot names a key that there is not")
+    if "keys" in names and len(arrays["keys"]) != num_keys:
+        raise ValueError("there is not one hash for each key")
+    if "offsets" in names:
+        offsets, size = arrays["offsets"], len(arrays["padded"]) - WORD_BYTES
+        is_text = len(offsets) == num_keys + 1 and offsets[0] == 0 and offsets[-1] == size
+        if not is_text or (np.diff(offsets) < 0).any():
+            raise ValueError("offsets do not part the texts")
+
+
+def _distinct_hashes(keys: Keys) -> tuple[int, npt.NDArray[np.uint64]]:
     """Hash the keys with the first seed that gives each its own 64-bit hash."""
     seed = 0
     while True:

@@ -10,8 +10,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rankloom.data.arrow_keys import is_string, keys_of
 from rankloom.data.decode import KEY_HASH_SEED, NULL_KEY
-from rankloom.data.hashing import hash_keys, is_string
+from rankloom.data.hashing import hash_keys
 
 MAX_NAMES = 10_000
 """Distinct values kept; columns with more are no use as slices."""
@@ -37,7 +38,7 @@ def key_names(files: Sequence[Path], column: str) -> dict[int, str]:
                 if not is_string(values.type):
                     return names
                 texts = pc.drop_null(pc.unique(values))
-                keys = hash_keys(texts, seed=KEY_HASH_SEED).view(np.int64)
+                keys = hash_keys(keys_of(texts), seed=KEY_HASH_SEED).view(np.int64)
                 names.update(zip(keys.tolist(), texts.to_pylist(), strict=True))
                 if len(names) > MAX_NAMES:
                     return names

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -24,3 +26,17 @@ class Quantiles:
 
 
 Statistics = Moments | Quantiles
+
+
+def statistics_to_dict(statistics: Statistics) -> dict[str, Any]:
+    """Give the plain values that `statistics_from_dict` reads."""
+    if isinstance(statistics, Moments):
+        return {"mean": statistics.mean, "deviation": statistics.deviation}
+    return {"boundaries": list(statistics.boundaries)}
+
+
+def statistics_from_dict(values: Mapping[str, Any]) -> Statistics:
+    """Read what `statistics_to_dict` gave."""
+    if "boundaries" in values:
+        return Quantiles(tuple(values["boundaries"]))
+    return Moments(values["mean"], values["deviation"])

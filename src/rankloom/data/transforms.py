@@ -14,8 +14,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankloom.data.decode import FIRST_HASH_ROW
-from rankloom.data.statistics import Moments, Quantiles, Statistics
+from rankloom.data.id_rows import FIRST_HASH_ROW
+from rankloom.data.statistics import (
+    Moments,
+    Quantiles,
+    Statistics,
+    statistics_from_dict,
+    statistics_to_dict,
+)
 from rankloom.data.vocabulary import Vocabulary
 from rankloom.errors import DataError, SchemaError, join_problems
 from rankloom.schema import LinearEncoding, QuantileEncoding, Schema
@@ -44,12 +50,7 @@ class Transforms:
         return _digest(self._content())
 
     def _content(self) -> dict[str, Any]:
-        statistics: dict[str, Any] = {}
-        for name, values in self.statistics.items():
-            if isinstance(values, Moments):
-                statistics[name] = {"mean": values.mean, "deviation": values.deviation}
-            else:
-                statistics[name] = {"boundaries": list(values.boundaries)}
+        statistics = {name: statistics_to_dict(one) for name, one in self.statistics.items()}
         vocabularies = {table: v.digest for table, v in self.vocabularies.items()}
         return {"vocabularies": vocabularies, "statistics": statistics}
 
@@ -94,12 +95,9 @@ class Transforms:
             table: _load_vocabulary(_vocabulary_path(folder, digest), digest)
             for table, digest in about["vocabularies"].items()
         }
-        statistics: dict[str, Statistics] = {}
-        for name, values in about["statistics"].items():
-            if "boundaries" in values:
-                statistics[name] = Quantiles(tuple(values["boundaries"]))
-            else:
-                statistics[name] = Moments(values["mean"], values["deviation"])
+        statistics = {
+            name: statistics_from_dict(values) for name, values in about["statistics"].items()
+        }
         return cls(vocabularies, statistics)
 
 

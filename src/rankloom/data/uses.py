@@ -8,7 +8,7 @@ from typing import Literal
 
 import pyarrow as pa
 
-from rankloom.data.hashing import is_string
+from rankloom.data.arrow_keys import is_string
 from rankloom.data.vocabulary import Vocabulary
 from rankloom.errors import SchemaError, did_you_mean, join_problems
 from rankloom.schema import Expression, Schema, SequenceFeature, Side, parse_expression

@@ -25,14 +25,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from rankloom.data.arrow_keys import keys_and_nulls, keys_of, normalize_keys
 from rankloom.data.atomic import write_parquet
+from rankloom.data.id_rows import FIRST_KEY_ROW, MISSING_ROW, UNKNOWN_ROW, vocabulary_rows
 from rankloom.data.key_counter import KeyCounter
-from rankloom.data.key_index import KeyIndex, build_key_index, normalize_keys
+from rankloom.data.key_index import KeyIndex, build_key_index
 from rankloom.errors import ConfigError, DataError
-
-MISSING_ROW = 0
-UNKNOWN_ROW = 1
-FIRST_KEY_ROW = 2
 
 FORMAT_VERSION = 1
 _METADATA_KEY = b"rankloom.vocabulary"
@@ -92,8 +90,9 @@ class Vocabulary:
         return content.hexdigest()
 
     @cached_property
-    def _index(self) -> KeyIndex:
-        return build_key_index(self.keys)
+    def index(self) -> KeyIndex:
+        """What finds the keys."""
+        return build_key_index(keys_of(self.keys))
 
     def lookup(self, array: pa.Array | pa.ChunkedArray) -> npt.NDArray[np.int64]:
         """Give each value's row.
@@ -116,16 +115,9 @@ class Vocabulary:
         if pa.types.is_null(array.type):
             return np.full(len(array), MISSING_ROW, np.int64)
         values = normalize_keys(array, where="vocabulary")
-        if len(self.keys) == 0:
-            rows = np.full(len(values), UNKNOWN_ROW, np.int64)
-        else:
+        if len(self.keys):
             self._check_type(values)
-            rows = self._index.find(_without_nulls(values))
-            # Position -1 means unknown: it becomes row 1.
-            rows += FIRST_KEY_ROW
-        if values.null_count:
-            rows[values.is_null().to_numpy(zero_copy_only=False)] = MISSING_ROW
-        return rows
+        return vocabulary_rows(self.index, *keys_and_nulls(values))
 
     def _lookup_dictionary(self, array: pa.DictionaryArray) -> npt.NDArray[np.int64]:
         if len(array.dictionary) > len(array):
@@ -313,10 +305,3 @@ def _string_bytes(strings: pa.Array) -> memoryview:
         [strings.offset, strings.offset + len(strings)]
     ]
     return memoryview(data_buffer)[int(first) : int(last)]
-
-
-def _without_nulls(values: pa.Array) -> pa.Array:
-    """Replace nulls by some value; the caller overwrites their rows."""
-    if not values.null_count:
-        return values
-    return pc.fill_null(values, 0 if pa.types.is_int64(values.type) else "")

@@ -65,7 +65,7 @@ class Embedder(nn.Module):
             quantile-encoded feature then has one more vector, from a table of its own.
         ids: Features whose raw ids `Inputs.ids` carries.
         length_multiple: Sequence -> what its padded length is a multiple of; default 8.
-        generator: Source of the initial values.
+        generator: Source of the initial values; without one the tables are set afterwards.
 
     Raises:
         SchemaError: `config.tables` names a table that no feature has.
@@ -81,7 +81,7 @@ class Embedder(nn.Module):
         sets: Mapping[str, int] | None = None,
         ids: tuple[str, ...] = (),
         length_multiple: Mapping[str, int] | None = None,
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
         self.schema = schema

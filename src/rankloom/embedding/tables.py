@@ -44,7 +44,8 @@ class FusedTables(nn.Module):
         sizes: Table -> num_embeddings, in order.
         dim: Their width.
         init_std: Table -> deviation of its initial values.
-        generator: Source of the initial values.
+        generator: Source of the initial values; without one the weight has neither values nor
+            memory, until it is set to what a file holds.
 
     Example:
         >>> tables = FusedTables(
@@ -62,7 +63,7 @@ class FusedTables(nn.Module):
         dim: int,
         *,
         init_std: Mapping[str, float],
-        generator: torch.Generator,
+        generator: torch.Generator | None,
     ) -> None:
         super().__init__()
         self.dim = dim
@@ -73,8 +74,9 @@ class FusedTables(nn.Module):
             self.offsets[name] = total
             total += size
         # A buffer and no parameter: no optimizer or clipping must ever see it as dense.
-        self.register_buffer("weight", torch.empty(total, dim), persistent=False)
-        for name in self.sizes:
+        device = "cpu" if generator is not None else "meta"
+        self.register_buffer("weight", torch.empty(total, dim, device=device), persistent=False)
+        for name in self.sizes if generator is not None else ():
             self.table(name).normal_(std=init_std.get(name, 0.01), generator=generator)
 
     def table(self, name: str) -> Tensor:
@@ -101,10 +103,14 @@ class FusedTables(nn.Module):
     def at_rows(self, rows: Tensor) -> Lookup:
         """Look up rows of the whole group."""
         with torch.no_grad():
-            vectors = F.embedding(rows, self.weight)
+            vectors = self.vectors_of(rows)
         if torch.is_grad_enabled():
             vectors.requires_grad_()
         return Lookup(self, rows, vectors)
+
+    def vectors_of(self, rows: Tensor) -> Tensor:
+        """Give (V, D) values of rows of the whole group."""
+        return F.embedding(rows, self.weight)
 
     def extra_repr(self) -> str:
         """Name the tables in `print(model)`."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from rankloom.data.batch import Batch
 from rankloom.losses import predictions
 from rankloom.models import Model
-from rankloom.models.precision import Precision, autocast_for
+from rankloom.ops.device import Precision, autocast_for
 
 
 class Scorer:

@@ -2,7 +2,7 @@
 
 from rankloom.hoist.decisions import Decision, Options
 from rankloom.hoist.hoist import Hoisted, HoistedNetwork, hoist
-from rankloom.hoist.program import Program, StateTensor
+from rankloom.hoist.program import Program, Programs, StateTensor
 
 __all__ = [
     "Decision",
@@ -10,6 +10,7 @@ __all__ = [
     "HoistedNetwork",
     "Options",
     "Program",
+    "Programs",
     "StateTensor",
     "hoist",
 ]

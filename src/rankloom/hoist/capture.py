@@ -256,4 +256,14 @@ def _path(keys: tuple[Any, ...]) -> str:
 
 def inputs_by_path(inputs: Inputs) -> Mapping[str, Tensor]:
     """Give every tensor of the network's inputs by its path."""
-    return {_path(keys): leaf for keys, leaf in tree_flatten_with_path((inputs,))[0]}
+    values = {f"features/{name}": one for name, one in inputs.features.items()}
+    for name, history in inputs.sequences.items():
+        values[f"sequences/{name}/events"] = history.events
+        values[f"sequences/{name}/mask"] = history.mask
+        for key, one in history.times.items():
+            values[f"sequences/{name}/times/{key}"] = one
+    values.update({f"ids/{name}": one for name, one in inputs.ids.items()})
+    places = {"request_index": inputs.request_index}
+    if inputs.slots is not None and inputs.slot_of_row is not None:
+        places |= {"slots": inputs.slots, "slot_of_row": inputs.slot_of_row}
+    return {**values, **places}

@@ -9,21 +9,23 @@ Shapes: R requests, B rows.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
 from torch.utils._pytree import tree_unflatten
 
-from rankloom.data.batch import make_slots
 from rankloom.hoist.capture import Capture, capture, inputs_by_path
 from rankloom.hoist.decisions import Decision, Options
 from rankloom.hoist.program import (
     Program,
+    Programs,
     StateTensor,
+    count_requests,
     divide,
     for_one_request,
     whole_program,
+    with_slots,
 )
 from rankloom.hoist.rewriter import Rewriter
 from rankloom.hoist.rules import LAST_DIM_ONLY, RULES
@@ -39,40 +41,36 @@ class Hoisted:
     """The plain graph."""
     decisions: list[Decision]
     """Where products could be divided, and whether they were."""
-    programs: dict[Rate, Program]
-    """Rate -> program; a rate that computes nothing has none."""
+    programs: Programs
+    """What is computed at each rate."""
     state: list[StateTensor]
     """What crosses between them."""
     border: list[str]
     """Nodes of the plain graph that are computed once for a user or request, and used for rows."""
-    one_request: Program = field(init=False)
-    """The candidate program for batches of one request."""
 
-    def __post_init__(self) -> None:
-        self.one_request = for_one_request(self.programs[Rate.CANDIDATE])
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks in the order of the candidate program's results."""
+        count = self.captured.outputs.num_leaves
+        output: Output = tree_unflatten(list(range(count)), self.captured.outputs)
+        by_place: dict[Any, str] = {place: task for task, place in output.logits.items()}
+        return [by_place[place] for place in range(count)]
 
     def programs_for_one_request(self) -> dict[Rate, Program]:
         """Give the programs that score one request."""
-        return {**self.programs, Rate.CANDIDATE: self.one_request}
+        return {**self.programs.by_rate, Rate.CANDIDATE: self.programs.one_request}
 
     def user_state(self, inputs: Inputs) -> dict[str, Tensor]:
         """Compute what depends on the user alone, at R rows."""
-        return _run(self.programs.get(Rate.USER), dict(inputs_by_path(inputs)))
+        return self.programs.user_state(inputs_by_path(inputs))
 
     def request_state(self, inputs: Inputs, user_state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Compute what depends on user and request, at R rows."""
-        values = {**inputs_by_path(inputs), **user_state}
-        return _run(self.programs.get(Rate.REQUEST), values)
+        return self.programs.request_state(inputs_by_path(inputs), user_state)
 
     def score(self, inputs: Inputs, state: dict[str, Tensor]) -> Output:
         """Score every row, given user and request state."""
-        values = {**inputs_by_path(inputs), **state}
-        program = self.programs[Rate.CANDIDATE]
-        num_requests = _num_requests(inputs)
-        if num_requests == 1:
-            program = self.one_request
-        _add_slots(program, values, num_requests)
-        return _output(self.captured, program(values))
+        return _output(self.captured, self.programs.results(inputs_by_path(inputs), state))
 
     def __call__(self, inputs: Inputs) -> Output:
         """Score every row."""
@@ -98,8 +96,8 @@ class HoistedNetwork(nn.Module):
 
     def forward(self, inputs: Inputs) -> Output:
         """Score every row."""
-        values = dict(inputs_by_path(inputs))
-        _add_slots(self.program, values, _num_requests(inputs))
+        num_requests = count_requests(inputs.request_index)
+        values = with_slots(self.program, inputs_by_path(inputs), num_requests)
         return _output(self.captured, self.program(values))
 
 
@@ -116,7 +114,8 @@ def hoist(network: nn.Module, example: Inputs, options: Options | None = None) -
             named.
     """
     captured, rewriter = _rewrite(network, example, options)
-    programs, state = divide(rewriter.graph, network)
+    by_rate, state = divide(rewriter.graph, network)
+    programs = Programs(by_rate, for_one_request(by_rate[Rate.CANDIDATE]))
     return Hoisted(captured, rewriter.decisions, programs, state, rewriter.border())
 
 
@@ -130,23 +129,6 @@ def _rewrite(
     rewriter.graph.output(tuple(one.node for one in outputs))
     rewriter.graph.eliminate_dead_code()
     return captured, rewriter
-
-
-def _run(program: Program | None, values: dict[str, Tensor]) -> dict[str, Tensor]:
-    if program is None:
-        return {}
-    return dict(zip(program.outputs, program(values), strict=True))
-
-
-def _num_requests(inputs: Inputs) -> int:
-    """Count requests by the last one that a row names; rows are in the order of requests."""
-    return int(inputs.request_index[-1]) + 1
-
-
-def _add_slots(program: Program, values: dict[str, Tensor], num_requests: int) -> None:
-    if "slots" in program.inputs and values.get("slots") is None:
-        slots, place = make_slots(values["request_index"], num_requests)
-        values["slots"], values["slot_of_row"] = slots, place
 
 
 def _output(captured: Capture, results: tuple[Tensor, ...]) -> Output:

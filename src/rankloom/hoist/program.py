@@ -15,10 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from rankloom.data.batch import make_slots
 from rankloom.hoist.call import aten, ours
 from rankloom.schema import Rate
 
 RATES = (Rate.USER, Rate.REQUEST, Rate.CANDIDATE)
+Values = Mapping[str, Tensor]
+"""Path of a network input, or name of a state tensor -> its tensor."""
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,53 @@ class Program(nn.Module):
         self.module = module
         self.inputs, self.outputs = tuple(inputs), tuple(outputs)
 
-    def forward(self, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
+    def forward(self, values: Values) -> tuple[Tensor, ...]:
         """Run on tensors by name; only `inputs` are read."""
         result: tuple[Tensor, ...] = self.module(*(values[name] for name in self.inputs))
         return result
+
+
+@dataclass(frozen=True)
+class Programs:
+    """A network's programs, and how one runs after the other."""
+
+    by_rate: Mapping[Rate, Program]
+    """A rate that computes nothing has none; candidates always have one."""
+    one_request: Program
+    """The candidate program for batches of one request."""
+
+    def user_state(self, values: Values) -> dict[str, Tensor]:
+        """Compute what depends on the user alone, at R rows."""
+        return _state(self.by_rate.get(Rate.USER), values)
+
+    def request_state(self, values: Values, user_state: Values) -> dict[str, Tensor]:
+        """Compute what depends on user and request, at R rows."""
+        return _state(self.by_rate.get(Rate.REQUEST), {**values, **user_state})
+
+    def results(self, values: Values, state: Values) -> tuple[Tensor, ...]:
+        """Compute the results of every row, given user and request state."""
+        num_requests = count_requests(values["request_index"])
+        program = self.one_request if num_requests == 1 else self.by_rate[Rate.CANDIDATE]
+        return program(with_slots(program, {**values, **state}, num_requests))
+
+
+def count_requests(request_index: Tensor) -> int:
+    """Count requests by the last one that a row names; rows are in the order of requests."""
+    return int(request_index[-1]) + 1
+
+
+def with_slots(program: Program, values: Values, num_requests: int) -> Values:
+    """Add the places of candidates where a program reads them and they are not there."""
+    if "slots" not in program.inputs or values.get("slots") is not None:
+        return values
+    slots, slot_of_row = make_slots(values["request_index"], num_requests)
+    return {**values, "slots": slots, "slot_of_row": slot_of_row}
+
+
+def _state(program: Program | None, values: Values) -> dict[str, Tensor]:
+    if program is None:
+        return {}
+    return dict(zip(program.outputs, program(values), strict=True))
 
 
 def whole_program(graph: fx.Graph, network: nn.Module) -> Program:

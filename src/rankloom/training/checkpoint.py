@@ -18,7 +18,8 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,8 @@ from torch.optim import Optimizer
 from rankloom.atomic import write_text
 from rankloom.errors import CheckpointError
 from rankloom.models import Model
+from rankloom.tensor_files import describe, read_into, write_tensors
 from rankloom.training.sparse import SparseOptimizer
-from rankloom.training.tensor_files import describe, read_into, write_tensors
 
 FORMAT = 1
 FILES = ("network.safetensors", "tables.safetensors", "optimizer.safetensors")
@@ -198,14 +199,15 @@ def restore(
     manifest = read_manifest(folder)
     load_weights(folder, model)
     path = folder / "optimizer.safetensors"
-    # The sparse state may be larger than the tables: it is read where it belongs.
-    read_into(path, {f"sparse/{name}": t for name, t in sparse_state_views(sparse).items()})
-    others = {
-        name: torch.empty(shape, dtype=dtype)
-        for name, (dtype, shape) in describe(path).items()
-        if not name.startswith("sparse/")
-    }
-    read_into(path, others)
+    with reading(path):
+        # The sparse state may be larger than the tables: it is read where it belongs.
+        read_into(path, {f"sparse/{name}": t for name, t in sparse_state_views(sparse).items()})
+        others = {
+            name: torch.empty(at.shape, dtype=at.dtype)
+            for name, at in describe(path).items()
+            if not name.startswith("sparse/")
+        }
+        read_into(path, others)
     torch.set_rng_state(others["random/cpu"])
     if "random/cuda" in others and torch.cuda.is_available():
         torch.cuda.set_rng_state(others["random/cuda"])
@@ -230,7 +232,8 @@ def load_weights(folder: Path, model: Model) -> None:
         ("network.safetensors", network_tensors(model)),
         ("tables.safetensors", table_tensors(model)),
     ):
-        stored = {key: shape for key, (_, shape) in describe(folder / name).items()}
+        with reading(folder / name):
+            stored = {key: at.shape for key, at in describe(folder / name).items()}
         problems = [
             f"{key} is {stored.get(key, 'missing')} there and "
             f"{tuple(current[key].shape) if key in current else 'unknown'} here"
@@ -242,7 +245,23 @@ def load_weights(folder: Path, model: Model) -> None:
             raise CheckpointError(
                 f"{folder}: belongs to another model: {shown}. Use the run's own run.yaml."
             )
-        read_into(folder / name, current)
+        with reading(folder / name):
+            read_into(folder / name, current)
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Make an error of reading a checkpoint's file one that names it.
+
+    Raises:
+        CheckpointError: It cannot be read.
+    """
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{path}: cannot be read ({error}). Use another checkpoint."
+        ) from None
 
 
 def network_tensors(model: Model) -> dict[str, Tensor]:

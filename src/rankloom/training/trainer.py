@@ -17,7 +17,7 @@ from rankloom.evaluation import Evaluation
 from rankloom.losses import Loss
 from rankloom.models import Model
 from rankloom.models.cost import training_flops
-from rankloom.models.precision import autocast_for, choose_device, choose_precision, matmul_rate
+from rankloom.ops.device import autocast_for, choose_device, choose_precision, matmul_rate
 from rankloom.training.checkpoint import Checkpoints, restore
 from rankloom.training.config import PlateauSchedule, TrainingConfig
 from rankloom.training.hoisting import network_to_train

@@ -16,13 +16,14 @@ from torch import Tensor
 
 from rankloom.data.transforms import Transforms
 from rankloom.models import Model
+from rankloom.tensor_files import read_tensors
 from rankloom.tokenization.semantic_groups import SemanticGroups
 from rankloom.training.checkpoint import (
     network_tensors,
     read_manifest,
+    reading,
     table_tensors,
 )
-from rankloom.training.tensor_files import read_tensors
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ def warm_start(
         CheckpointError: The checkpoint is damaged.
     """
     read_manifest(checkpoint)
-    old_tables = read_tensors(checkpoint / "tables.safetensors")
+    old_tables = _read(checkpoint / "tables.safetensors")
     new_tables = model.embedder.tables()
     matched_tables = matched_rows = 0
     for name, table in new_tables.items():
@@ -88,7 +89,7 @@ def warm_start(
     copied = _copy_same_shape(numeric, old_tables)
     dense = network_tensors(model)
     if has_same_features or isinstance(model.network.tokenization, SemanticGroups):
-        copied += _copy_same_shape(dense, read_tensors(checkpoint / "network.safetensors"))
+        copied += _copy_same_shape(dense, _read(checkpoint / "network.safetensors"))
     return WarmStart(
         matched_tables=matched_tables,
         tables=len(new_tables),
@@ -97,6 +98,11 @@ def warm_start(
         matched_parameters=copied,
         parameters=len(dense) + len(numeric),
     )
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    with reading(path):
+        return read_tensors(path)
 
 
 def _matching_rows(

@@ -19,7 +19,7 @@ from rankloom.schema import Rate
 def written(name: str) -> tuple[dict[Rate, Program], dict[Rate, str], Any]:
     model = Subject.of(name).build().train(False)
     inputs = model.embedder(example_batch(model)).inputs
-    programs = hoist(model.network, inputs).programs
+    programs = dict(hoist(model.network, inputs).programs.by_rate)
     return programs, {rate: to_json(program) for rate, program in programs.items()}, inputs
 
 

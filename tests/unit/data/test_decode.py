@@ -16,6 +16,7 @@ from rankloom.data.decode import (
 )
 from rankloom.data.hashing import hash_ids
 from rankloom.data.raw import Origin, RawColumn
+from rankloom.data.texts import Texts
 from rankloom.data.vocabulary import Vocabulary
 from rankloom.errors import DataError
 from rankloom.schema import IdSource, VocabularyConfig
@@ -83,9 +84,9 @@ def test_keys_of_another_type_than_the_vocabulary_are_refused():
 def test_hashed_rows_leave_row_0_to_null():
     rows = HASHED.rows(raw(["a", None, "b"]))
     assert rows.tolist() == [
-        1 + hash_ids(pa.array(["a"]), num_buckets=7, seed=0)[0],
+        1 + hash_ids(Texts.of(["a"]), num_buckets=7, seed=0)[0],
         0,
-        1 + hash_ids(pa.array(["b"]), num_buckets=7, seed=0)[0],
+        1 + hash_ids(Texts.of(["b"]), num_buckets=7, seed=0)[0],
     ]
     many = HASHED.rows(raw(list(range(200))))
     assert (many.min(), many.max()) == (1, 7)

@@ -9,7 +9,9 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from rankloom.data.arrow_keys import keys_of
 from rankloom.data.hashing import hash_ids, hash_keys
+from rankloom.data.texts import Texts
 from rankloom.errors import ConfigError, DataError
 
 WORD = 2**64
@@ -54,29 +56,29 @@ def test_mix_is_the_published_splitmix64() -> None:
 @pytest.mark.parametrize("values", [STRINGS, INTEGERS], ids=["strings", "integers"])
 def test_hash_is_the_documented_one(values: list[int] | list[str], seed: int) -> None:
     expected = [plain_hash(value, seed) for value in values]
-    assert hash_keys(pa.array(values), seed=seed).tolist() == expected
-    assert hash_keys(np.array(values), seed=seed).tolist() == expected
-    buckets = hash_ids(pa.array(values), num_buckets=1000, seed=seed)
+    keys = keys_of(pa.array(values))
+    assert hash_keys(keys, seed=seed).tolist() == expected
+    buckets = hash_ids(keys, num_buckets=1000, seed=seed)
     assert buckets.dtype == np.int64
     assert buckets.tolist() == [h % 1000 for h in expected]
 
 
 def test_golden_values_never_change() -> None:
     # Trained models depend on these: a failure here means that they must all be retrained.
-    assert hash_ids(pa.array([0, 1, -1, 42]), num_buckets=10**6, seed=0).tolist() == [
+    assert hash_ids(np.array([0, 1, -1, 42]), num_buckets=10**6, seed=0).tolist() == [
         947055,
         732430,
         59696,
         985307,
     ]
-    words = pa.array(["", "a", "item-42", "a longer string than a word"])
+    words = Texts.of(["", "a", "item-42", "a longer string than a word"])
     assert hash_ids(words, num_buckets=10**6, seed=0).tolist() == [947055, 771287, 184791, 683955]
 
 
 def test_integer_width_does_not_matter() -> None:
     wide = hash_ids(np.array([-3, 0, 7], np.int64), num_buckets=97, seed=5)
     for dtype in (np.int8, np.int16, np.int32):
-        narrow = hash_ids(pa.array(np.array([-3, 0, 7], dtype)), num_buckets=97, seed=5)
+        narrow = hash_ids(np.array([-3, 0, 7], dtype), num_buckets=97, seed=5)
         np.testing.assert_array_equal(narrow, wide)
 
 
@@ -84,18 +86,13 @@ def test_integer_width_does_not_matter() -> None:
 def test_storage_of_strings_does_not_matter(kind: pa.DataType) -> None:
     expected = [plain_hash(value, 3) for value in STRINGS]
     array = pa.array(["dropped", *STRINGS], kind)
-    assert hash_keys(array[1:], seed=3).tolist() == expected
-    assert hash_keys(pa.chunked_array([array[1:3], array[3:]]), seed=3).tolist() == expected
-
-
-def test_dictionary_hashes_as_its_values() -> None:
-    encoded = pa.array(["b", "a", "b"]).dictionary_encode()
-    assert hash_keys(encoded, seed=0).tolist() == [plain_hash(v, 0) for v in ("b", "a", "b")]
+    assert hash_keys(keys_of(array[1:]), seed=3).tolist() == expected
+    assert hash_keys(Texts.of(STRINGS), seed=3).tolist() == expected
 
 
 def test_column_longer_than_a_block_matches_row_by_row() -> None:
     values = [f"user-{i * i}" for i in range(20_000)]
-    hashes = hash_keys(pa.array(values), seed=1)
+    hashes = hash_keys(Texts.of(values), seed=1)
     picked = [0, 8191, 8192, 16384, 19_999]
     assert hashes[picked].tolist() == [plain_hash(values[i], 1) for i in picked]
     assert len(np.unique(hashes)) == len(values)
@@ -116,8 +113,8 @@ def test_buckets_are_even() -> None:
 
 def test_another_process_gives_the_same() -> None:
     code = (
-        "import pyarrow as pa; from rankloom.data.hashing import hash_ids;"
-        "print(hash_ids(pa.array(['a', 'bb']), num_buckets=10**9, seed=4).tolist())"
+        "from rankloom.data.hashing import hash_ids; from rankloom.data.texts import Texts;"
+        "print(hash_ids(Texts.of(['a', 'bb']), num_buckets=10**9, seed=4).tolist())"
     )
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
@@ -126,18 +123,19 @@ def test_another_process_gives_the_same() -> None:
 
 
 def test_no_rows_no_hashes() -> None:
-    for empty in (pa.array([], pa.string()), pa.array([], pa.int64()), np.empty(0, np.int32)):
-        assert hash_ids(empty, num_buckets=3, seed=0).shape == (0,)
-    assert hash_ids(pa.chunked_array([], pa.int64()), num_buckets=3, seed=0).shape == (0,)
+    for empty in (pa.array([], pa.string()), pa.array([], pa.int64()), pa.array([], pa.int32())):
+        assert hash_ids(keys_of(empty), num_buckets=3, seed=0).shape == (0,)
 
 
 def test_nulls_are_refused() -> None:
     with pytest.raises(DataError, match="2 nulls among 3"):
-        hash_ids(pa.array([1, None, None]), num_buckets=3, seed=0)
+        keys_of(pa.array([1, None, None]))
 
 
 def test_floats_are_refused() -> None:
     with pytest.raises(DataError, match="Got double"):
+        keys_of(pa.array([1.5]))
+    with pytest.raises(DataError, match="Got float64"):
         hash_ids(np.array([1.5]), num_buckets=3, seed=0)
 
 

@@ -40,7 +40,7 @@ def test_fragmented_layout_multiplies_each_part_by_itself() -> None:
     counts = {}
     for layout in ("neat", "fragmented"):
         hoisted = hoisted_equals_plain(network, Options(layout=layout))
-        graph = hoisted.programs[Rate.USER].module.graph
+        graph = hoisted.programs.by_rate[Rate.USER].module.graph
         counts[layout] = sum("linear" in str(node.target) for node in graph.nodes)
     assert counts == {"neat": 1, "fragmented": 2}
 
@@ -142,7 +142,7 @@ def test_softmax_attention_by_hand(heads: bool) -> None:
         return torch.bmm(weights, u)[:, 0]
 
     hoisted = hoisted_equals_plain(Tiny(body, {"u": (10, 8), "c": (8,)}))
-    graph = hoisted.programs[Rate.CANDIDATE].module.graph
+    graph = hoisted.programs.by_rate[Rate.CANDIDATE].module.graph
     assert not any("rankloom.expand" in str(node.target) for node in graph.nodes)
 
 
@@ -188,7 +188,7 @@ def test_torchs_own_attention_over_a_users_history() -> None:
 
     network = of_torch(Tiny(body, {"u": (10, 8), "c": (8,)}), attention)
     hoisted = hoisted_equals_plain(network)
-    graph = hoisted.programs[Rate.CANDIDATE].module.graph
+    graph = hoisted.programs.by_rate[Rate.CANDIDATE].module.graph
     assert not any("rankloom.expand" in str(node.target) for node in graph.nodes)
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from rankloom.errors import ConfigError
-from rankloom.models.precision import (
+from rankloom.ops.device import (
     autocast_for,
     choose_device,
     choose_precision,

@@ -1,0 +1,334 @@
+"""An artifact at work: one user and its candidates in, scores out.
+
+Imports no architecture, no training code and no Parquet library.
+
+    ranker = load("artifacts/ml")
+    scores = ranker.score({"user_id": 7}, {"item_id": [3, 5]})["click"]
+
+Shapes: R requests, B rows, N candidates.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rankloom.artifact.manifest import (
+    PROGRAMS,
+    VOCABULARIES,
+    WEIGHTS,
+    Manifest,
+    check_files,
+    read_manifest,
+    read_text,
+)
+from rankloom.artifact.program_file import from_json
+from rankloom.data.batch import Batch
+from rankloom.data.key_index import KeyIndex, index_of_arrays
+from rankloom.data.request import Given, RequestDecoder
+from rankloom.data.statistics import statistics_from_dict
+from rankloom.embedding import MAIN_SET, Embedder, FusedTables
+from rankloom.embedding.int8_tables import Int8Tables
+from rankloom.errors import ArtifactError, join_problems
+from rankloom.hoist import Program, Programs
+from rankloom.hoist.capture import CROSSINGS, inputs_by_path
+from rankloom.losses import predictions
+from rankloom.ops.device import choose_device
+from rankloom.schema import Rate
+from rankloom.tensor_files import map_tensors
+
+TABLE, SCALE, NUMERIC, CONSTANT = "table/", "scale/", "numeric/", "constant/"
+"""What the names of tensors in the weights file begin with."""
+
+
+class Ranker:
+    """A loaded artifact.
+
+    Args:
+        manifest: What it is.
+        digest: Its identity.
+        decoder: From plain values to batches.
+        embedder: From batches to inputs.
+        programs: From inputs to logits.
+        device: Where it computes.
+    """
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        digest: str,
+        *,
+        decoder: RequestDecoder,
+        embedder: Embedder,
+        programs: Programs,
+        device: torch.device,
+    ) -> None:
+        self.manifest = manifest
+        self.digest = digest
+        self.schema = manifest.schema_of_log
+        self.decoder = decoder
+        self.embedder = embedder
+        self.programs = programs
+        self.device = device
+
+    def score(
+        self,
+        user: Given,
+        candidates: Given | Sequence[Given],
+        context: Given | None = None,
+    ) -> dict[str, npt.NDArray[np.float64]]:
+        """Score one user's candidates.
+
+        Args:
+            user: Column of the log -> value: what the features of side user read.
+            candidates: Column -> N values, what those of side item and cross read; or N mappings of
+                column -> value.
+            context: Column -> value: what those of side context read, and the event time.
+
+        Returns:
+            Task -> (N,) float64: a probability or a mean.
+
+        Raises:
+            DataError: Columns are missing or values not allowed; all such at once.
+        """
+        inputs = self.inputs(self.decoder.decode(user, candidates, context))
+        scores = self.predictions(self.logits(inputs))
+        return {task: values.numpy() for task, values in scores.items()}
+
+    def inputs(self, batch: Batch) -> dict[str, Tensor]:
+        """Look up and encode a batch: path -> tensor at R or B rows."""
+        with torch.inference_mode():
+            return dict(inputs_by_path(self.embedder(batch.to(self.device)).inputs))
+
+    def user_state(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Compute what depends on the user alone; it may be kept."""
+        with torch.inference_mode():
+            return self.programs.user_state(inputs)
+
+    def logits(
+        self, inputs: Mapping[str, Tensor], user_state: Mapping[str, Tensor] | None = None
+    ) -> dict[str, Tensor]:
+        """Run the programs.
+
+        Args:
+            inputs: Of one or several requests.
+            user_state: Of the same users, computed before; else it is computed.
+
+        Returns:
+            Task -> (B,) raw outputs.
+        """
+        with torch.inference_mode():
+            user = self.programs.user_state(inputs) if user_state is None else dict(user_state)
+            request = self.programs.request_state(inputs, user)
+            results = self.programs.results(inputs, {**user, **request})
+        return dict(zip(self.manifest.outputs, results, strict=True))
+
+    def predictions(self, logits: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give task -> (B,) float64 on the CPU, from raw outputs."""
+        with torch.inference_mode():
+            wide = {task: value.double() for task, value in logits.items()}
+            return {task: value.cpu() for task, value in predictions(wide, self.schema).items()}
+
+
+def load(
+    folder: str | Path,
+    *,
+    device: Literal["auto", "cpu", "cuda"] = "cpu",
+    check: bool = True,
+) -> Ranker:
+    """Load an artifact.
+
+    Args:
+        folder: What `rankloom export` wrote.
+        device: Where to compute.
+        check: Whether to read every file once and compare its digest. Without, weights are read
+            when they are used.
+
+    Raises:
+        ArtifactError: A file is missing, damaged, of another format, or holds what no artifact may.
+        ConfigError: cuda is asked for and there is none.
+    """
+    folder = Path(folder)
+    manifest, digest = read_manifest(folder)
+    if check:
+        check_files(folder, manifest)
+    programs: dict[str, str] = {
+        name: read_text(folder / PROGRAMS / f"{name}.json") for name in manifest.programs
+    }
+    indexes = _indexes(folder / VOCABULARIES, manifest)
+    tensors = _mapped(folder / WEIGHTS)
+    return assemble(
+        manifest,
+        tensors,
+        programs,
+        indexes,
+        digest=digest,
+        device=choose_device(device),
+        where=str(folder),
+    )
+
+
+def assemble(
+    manifest: Manifest,
+    tensors: Mapping[str, Tensor],
+    programs: Mapping[str, str],
+    indexes: Mapping[str, KeyIndex],
+    *,
+    digest: str = "",
+    device: torch.device | None = None,
+    where: str = "artifact",
+) -> Ranker:
+    """Put a ranker together from what an artifact holds.
+
+    Args:
+        manifest: What it is.
+        tensors: Of the weights file.
+        programs: Name -> JSON text.
+        indexes: Table -> index of its vocabulary's keys.
+        digest: The artifact's identity.
+        device: Where to compute; default: the CPU.
+        where: What errors call the artifact.
+
+    Raises:
+        ArtifactError: The parts do not fit each other, or hold what no artifact may.
+    """
+    device = device or torch.device("cpu")
+    constants = {
+        name.removeprefix(CONSTANT): value
+        for name, value in tensors.items()
+        if name.startswith(CONSTANT)
+    }
+    read = {
+        name: from_json(text, constants, where=f"{where}/{name}.json", device=device).to(device)
+        for name, text in programs.items()
+    }
+    problems = _wrong_programs(read)
+    if problems:
+        raise ArtifactError(join_problems(problems, where=where) + " Export the run again.")
+    rates = {"user": Rate.USER, "request": Rate.REQUEST, "candidate": Rate.CANDIDATE}
+    by_rate = {rate: read[name] for name, rate in rates.items() if name in read}
+    return Ranker(
+        manifest,
+        digest,
+        decoder=RequestDecoder(manifest.schema_of_log, indexes),
+        embedder=_embedder(where, manifest, tensors).to(device).train(False),
+        programs=Programs(by_rate, read["one_request"]),
+        device=device,
+    )
+
+
+def _wrong_programs(programs: Mapping[str, Program]) -> list[str]:
+    """List what does not fit: programs that lack, values that nobody makes."""
+    problems = [f"{n}.json is missing." for n in ("candidate", "one_request") if n not in programs]
+    made: set[str] = set(CROSSINGS)
+    for name in ("user", "request", "candidate", "one_request"):
+        if name not in programs:
+            continue
+        # A path is an input of the network.
+        problems += [
+            f"{name}.json reads {one!r}, which no program makes."
+            for one in programs[name].inputs
+            if one not in made and "/" not in one
+        ]
+        made |= set(programs[name].outputs)
+    return problems
+
+
+def _embedder(where: str, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Embedder:
+    about = manifest.embedder
+    schema = manifest.schema_of_log
+    sizes = {
+        name: entry.num_embeddings for name, entry in manifest.tables.items() if "@" not in name
+    }
+    embedder = Embedder(
+        schema,
+        sizes,
+        {name: statistics_from_dict(values) for name, values in about.statistics.items()},
+        about.config,
+        sets={name: dim for name, dim in about.sets.items() if name != MAIN_SET},
+        ids=about.ids,
+        length_multiple=about.length_multiple,
+        generator=None,
+    )
+    for number, group in enumerate(embedder.table_groups()):
+        embedder.groups[number] = _bound(where, manifest, group, tensors)
+    numeric = {
+        name.removeprefix(NUMERIC): value
+        for name, value in tensors.items()
+        if name.startswith(NUMERIC)
+    }
+    try:
+        embedder.numeric.load_state_dict(numeric)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise ArtifactError(f"{where}: statistics of numbers do not fit. Got: {reason}") from None
+    return embedder
+
+
+def _bound(
+    where: str, manifest: Manifest, group: FusedTables, tensors: Mapping[str, Tensor]
+) -> FusedTables:
+    """Give a group of tables its weight."""
+    tables: list[Tensor] = []
+    scales: list[Tensor] = []
+    for name, size in group.sizes.items():
+        entry = manifest.tables.get(name)
+        is_int8 = entry is not None and entry.storage == "int8"
+        table, scale = tensors.get(TABLE + name), tensors.get(SCALE + name)
+        wanted = ((size, group.dim), torch.int8 if is_int8 else torch.float32)
+        got = None if table is None else (tuple(table.shape), table.dtype)
+        if table is None or got != wanted or (is_int8 and (scale is None or len(scale) != size)):
+            raise ArtifactError(
+                f"{where}: table {name!r} must be of shape and type {wanted}. Got {got}. Export "
+                "the run again."
+            )
+        tables.append(table)
+        scales += [scale] if scale is not None and is_int8 else []
+    if len(scales) == len(tables):
+        return Int8Tables(group, _side_by_side(tables), _side_by_side(scales))
+    group.weight = _side_by_side(tables)
+    return group
+
+
+def _side_by_side(parts: list[Tensor]) -> Tensor:
+    """Put tables below each other: without a copy where the file has them so."""
+    first, end = parts[0], parts[0].data_ptr()
+    for part in parts:
+        if part.data_ptr() != end:
+            return torch.cat(parts)
+        end += part.numel() * part.element_size()
+    shape = (sum(len(part) for part in parts), *first.shape[1:])
+    return first.as_strided(shape, first.stride())
+
+
+def _indexes(path: Path, manifest: Manifest) -> dict[str, KeyIndex]:
+    if not manifest.vocabularies:
+        return {}
+    arrays: dict[str, dict[str, Any]] = {}
+    for name, tensor in _mapped(path).items():
+        table, _, part = name.rpartition("/")
+        arrays.setdefault(table, {})[part] = tensor.numpy()
+    found = {}
+    for table in manifest.vocabularies:
+        try:
+            found[table] = index_of_arrays(arrays[table])
+        except KeyError:
+            raise ArtifactError(f"{path}: has no vocabulary of table {table!r}.") from None
+        except ValueError as error:
+            raise ArtifactError(f"{path}: vocabulary of table {table!r}: {error}.") from None
+    return found
+
+
+def _mapped(path: Path) -> dict[str, Tensor]:
+    try:
+        return map_tensors(path)
+    except (OSError, ValueError) as error:
+        raise ArtifactError(
+            f"{path}: cannot be read ({error}). Export the run again, or restore the file."
+        ) from None
