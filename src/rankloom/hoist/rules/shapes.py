@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 import sympy
@@ -63,13 +64,34 @@ def side_by_side(r: Rewriter, call: Call, values: Sequence[Value], dim: int) -> 
             pieces += value.parts
         elif len(value.shape) == len(shape) and value.shape[dim] != 0:
             pieces.append(_undivided(r, value))
-    rates = {piece.rate for piece in pieces}
     if len(pieces) == 1:
         return pieces[0]
-    if len(rates) == 1 and all(isinstance(piece, Whole) for piece in pieces):
+    if len({piece.rate for piece in pieces}) == 1 and all(isinstance(p, Whole) for p in pieces):
         wholes = [piece for piece in pieces if isinstance(piece, Whole)]
         return r.cat(wholes, dim, shape, rows)
+    if r.options.layout == "neat":
+        pieces = _runs(r, pieces, dim, shape)
     return Parts(dim, tuple(pieces), rows, shape)
+
+
+def _runs(r: Rewriter, pieces: Sequence[Whole | Sum], dim: int, shape: Shape) -> list[Whole | Sum]:
+    """Put neighbours of one rate side by side: a thousand features become a few parts."""
+
+    def kind(piece: Whole | Sum) -> Any:
+        # What is held once along a dimension stays so, and a sum a sum.
+        is_plain = isinstance(piece, Whole) and not piece.narrow_dims
+        return (piece.rate, piece.rows) if is_plain else id(piece)
+
+    merged: list[Whole | Sum] = []
+    for _, group in groupby(pieces, kind):
+        run = list(group)
+        wholes = [piece for piece in run if isinstance(piece, Whole)]
+        if len(wholes) > 1:
+            own = resized(shape, dim, sum(piece.shape[dim] for piece in wholes))
+            merged.append(r.cat(wholes, dim, own, wholes[0].rows))
+        else:
+            merged += run
+    return merged
 
 
 def permute(r: Rewriter, call: Call) -> Value:
