@@ -1,7 +1,9 @@
 """Programs as JSON: a versioned list of nodes, whose operations stand on an allow list.
 
 Reading one runs nothing and imports nothing that the file names: an operation is found in a table
-of known ones, an argument is a number, a name of an earlier node, or a list of such.
+of known ones, an argument is a number, a name of an earlier node, or a list of such. A graph
+becomes Python code before it runs, so no text of the file may become a name in it: nodes are
+numbered, and a named argument must be one of the operation's own.
 
     {"format_version": 1, "inputs": ["features/item", ...], "outputs": [...], "nodes": [
         {"name": "item", "op": "input"},
@@ -22,7 +24,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from rankloom.errors import ArtifactError, join_problems
-from rankloom.hoist import Program
+from rankloom.hoist import Program, Programs
 from rankloom.hoist.call import aten, ours
 from rankloom.hoist.rules import RULES
 
@@ -31,6 +33,12 @@ MAX_NODES = 1_000_000
 MAX_DEPTH = 16
 """Lists within lists of an argument."""
 MAX_INTEGER = 2**63 - 1
+"""Of an argument; also what stands for the end of a slice."""
+MAX_ELEMENTS = 2**28
+"""Of a tensor that a program makes out of nothing, as far as the file itself gives its sizes; and
+of every number in a list, which is a size, a dimension or a padding."""
+MAX_FACTORS = 8
+"""Of a product of sizes."""
 
 _FURTHER = (
     aten.add.Tensor,
@@ -51,6 +59,16 @@ OPERATIONS: dict[str, Any] = {
 }
 """Name in a file -> operation: all that a program may hold."""
 _NAMES = {operation: name for name, operation in OPERATIONS.items()}
+_MAKERS = {
+    aten.expand.default,
+    aten.full.default,
+    aten.new_full.default,
+    aten.new_ones.default,
+    aten.new_zeros.default,
+    aten.ones.default,
+    aten.zeros.default,
+}
+"""Operations whose result is as large as their arguments say."""
 _DTYPES = {
     str(dtype): dtype
     for dtype in (
@@ -123,13 +141,24 @@ def from_json(
 
     Raises:
         ArtifactError: It is no program of this format, names an unknown operation or constant,
-            uses a node before it is made, or holds absurd numbers. The first such is named.
+            uses a node before it is made, or holds absurd numbers or sizes. The first such is
+            named.
     """
     try:
         content = json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise ArtifactError(f"{where}: is no JSON. Got {error}. Export the run again.") from None
     return _Reader(where, constants, device or torch.device("cpu")).read(content)
+
+
+def read_back(programs: Programs) -> Programs:
+    """Write programs and read them: what an artifact would run."""
+
+    def again(program: Program) -> Program:
+        return from_json(to_json(program), dict(program.module.named_buffers()))
+
+    by_rate = {rate: again(program) for rate, program in programs.by_rate.items()}
+    return Programs(by_rate, again(programs.one_request))
 
 
 def _encode(value: Any) -> Any:
@@ -148,6 +177,21 @@ def _encode(value: Any) -> Any:
     raise ArtifactError(f"program: an argument of type {type(value).__name__} cannot be written.")
 
 
+def _can_dequantize(args: list[Any], holder: nn.Module) -> bool:
+    """Whether these are a constant in int8 and its scale."""
+    if len(args) != 2 or not all(isinstance(one, fx.Node) and one.op == "get_attr" for one in args):
+        return False
+    values, scale = (holder.get_buffer(str(one.target)) for one in args)
+    pairs = list(zip(values.shape, scale.shape, strict=False))
+    is_scale = scale.dtype == torch.float32 and scale.dim() == values.dim()
+    return values.dtype == torch.int8 and is_scale and all(b in {a, 1} for a, b in pairs)
+
+
+def _arguments_of(operation: Any) -> list[str]:
+    """Name an operation's arguments, in order."""
+    return [one.name for one in operation._schema.arguments]  # noqa: SLF001
+
+
 def _refuse_constant(name: str) -> Any:
     raise ValueError(f"{name}, which is no JSON number")
 
@@ -161,6 +205,10 @@ class _Reader:
         self.constants = constants
         self.graph = fx.Graph()
         self.nodes: dict[str, fx.Node] = {}
+        self.num_factors: dict[fx.Node, int] = {}
+        """Size -> of how many sizes and numbers it is the product."""
+        self.bound: dict[str, str] = {}
+        """Constant's name in the file -> in the holder."""
         self.holder = nn.Module()
 
     def read(self, content: Any) -> Program:
@@ -177,7 +225,8 @@ class _Reader:
         count = sum(node.op == "placeholder" for node in self.graph.nodes)
         self._check(len(inputs) == count, f"names {len(inputs)} inputs", f"{count} input nodes")
         results = self._decode(content.get("results"))
-        self._check(isinstance(results, list) and len(results) > 0, "has no results")
+        is_list = isinstance(results, list) and all(isinstance(one, fx.Node) for one in results)
+        self._check(is_list and len(results) > 0, "has no results")
         self.graph.output(tuple(results))
         return Program(fx.GraphModule(self.holder, self.graph), inputs, outputs)
 
@@ -190,8 +239,9 @@ class _Reader:
             name,
         )
         self._check(name not in self.nodes, f"names node {name!r} twice")
+        own = f"node_{len(self.nodes)}"
         if op == "input":
-            made = self.graph.placeholder(name)
+            made = self.graph.placeholder(own)
         elif op == "constant":
             made = self.graph.get_attr(self._constant(name, entry.get("target")))
         else:
@@ -202,8 +252,10 @@ class _Reader:
                 isinstance(args, list) and isinstance(kwargs, dict),
                 f"node {name!r} has no arguments",
             )
-            decoded = {str(key): self._decode(value) for key, value in kwargs.items()}
-            made = self.graph.create_node("call_function", operation, tuple(args), decoded, name)
+            decoded = {key: self._decode(value) for key, value in kwargs.items()}
+            self._check_arguments(name, operation, args, decoded)
+            made = self.graph.create_node("call_function", operation, tuple(args), decoded, own)
+            self._count_factors(name, made)
         self.nodes[name] = made
 
     def _constant(self, name: str, target: Any) -> str:
@@ -212,9 +264,52 @@ class _Reader:
             f"node {name!r} names a constant that there is not",
             target,
         )
-        own = f"constant_{len(dict(self.holder.named_buffers()))}"
-        self.holder.register_buffer(own, self.constants[target])
-        return own
+        if target not in self.bound:
+            self.bound[target] = f"constant_{len(self.bound)}"
+            self.holder.register_buffer(self.bound[target], self.constants[target])
+        return self.bound[target]
+
+    def _check_arguments(
+        self, name: str, operation: Any, args: list[Any], kwargs: dict[str, Any]
+    ) -> None:
+        """Check the arguments' names and number, and the sizes among them."""
+        if operation in {operator.getitem, operator.mul}:
+            is_right = len(args) == 2 and all(isinstance(one, fx.Node | int) for one in args)
+            self._check(is_right and not kwargs, f"node {name!r} has other arguments than two")
+            return
+        if operation is ours.dequantize.default:
+            self._check(_can_dequantize(args, self.holder), f"node {name!r} has no int8 weight")
+        known = _arguments_of(operation)
+        unknown = [key for key in kwargs if key not in known[len(args) :]]
+        self._check(
+            len(args) <= len(known) and not unknown,
+            f"node {name!r} has other arguments than {operation}",
+            unknown[0] if unknown else f"{len(args)} arguments",
+        )
+        for value in (*args, *kwargs.values()):
+            sizes = [one for one in value if type(one) is int] if isinstance(value, list) else []
+            largest = max(map(abs, sizes), default=0)
+            self._check(
+                largest <= MAX_ELEMENTS, f"node {name!r} holds a size that is too large", largest
+            )
+            if operation in _MAKERS:
+                count = math.prod(max(1, one) for one in sizes)
+                self._check(
+                    count <= MAX_ELEMENTS, f"node {name!r} makes a tensor that is too large", sizes
+                )
+
+    def _count_factors(self, name: str, made: fx.Node) -> None:
+        """Check that a product is one of a few sizes: Python's numbers grow without end."""
+        if made.target is aten.sym_size.int:
+            self.num_factors[made] = 1
+        elif made.target is operator.mul:
+            known = [self.num_factors.get(one) for one in made.args if isinstance(one, fx.Node)]
+            counts = [one for one in known if one is not None]
+            self._check(len(counts) == len(known), f"node {name!r} multiplies what is no size")
+            self.num_factors[made] = sum(counts) + len(made.args) - len(counts)
+            self._check(
+                self.num_factors[made] <= MAX_FACTORS, f"node {name!r} multiplies too many sizes"
+            )
 
     def _decode(self, value: Any, depth: int = 0) -> Any:
         self._check(depth <= MAX_DEPTH, "holds lists within lists too deep")

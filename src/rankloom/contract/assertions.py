@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from rankloom.artifact.program_file import read_back
 from rankloom.contract.batches import flatten, take_rows
 from rankloom.contract.cost_line import compute, cost_formulas
 from rankloom.contract.planted import planted_auc, train
@@ -126,7 +127,10 @@ def exports(subject: Subject) -> None:
 
 
 def is_the_same_hoisted(subject: Subject) -> None:
-    """The hoisted programs give the plain scores; nothing held for a user has a candidate in it."""
+    """The hoisted programs give the plain scores; nothing held for a user has a candidate in it.
+
+    Written and read back, as an artifact holds them, they give the same.
+    """
     model = subject.build().train(False)
     network = model.network.double()
     shapes = (ROWS_OF_REQUEST, (2, 5, 1, 3, 2), (1,), (9,))
@@ -138,6 +142,8 @@ def is_the_same_hoisted(subject: Subject) -> None:
     # In fp64, sums in another order differ in the last of 16 digits.
     check_equal(network, hoisted, batches, tolerance=1e-10)
     check_border(network, hoisted, batches[0])
+    again = replace(hoisted, programs=read_back(hoisted.programs))
+    check_equal(network, again, batches, tolerance=1e-10)
 
 
 def keeps_its_outputs_through_a_state_dict(subject: Subject) -> None:
