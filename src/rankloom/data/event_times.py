@@ -37,7 +37,9 @@ def newest(offsets: Ints, max_length: int) -> tuple[Ints, Ints, Ints | None]:
 
 def runs_backwards(seconds: Ints, offsets: Ints) -> Bools:
     """Mark the (V,) events that are older than the one before them in their history."""
-    backwards: Bools = np.diff(seconds, prepend=seconds[:1]) < 0
+    backwards = np.zeros(len(seconds), np.bool_)
+    # Compared and not subtracted: a difference may wrap.
+    backwards[1:] = seconds[1:] < seconds[:-1]
     backwards[_first_entries(offsets)] = False
     return backwards
 

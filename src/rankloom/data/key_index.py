@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rankloom.data.hashing import Keys, hash_keys
-from rankloom.data.texts import WORD_BYTES, Texts
+from rankloom.data.texts import BLOCK_BYTES, Texts
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -19,6 +19,27 @@ Arrays = dict[str, npt.NDArray[Any]]
 _MAX_DIRECT_RATIO = 8
 _ALWAYS_DIRECT = 1 << 14
 _EMPTY = -1
+# Most taken slots in a row. In a half full table of 2**31 keys the longest run has about a hundred.
+_MAX_RUN = 4096
+_SLOTS_AT_ONCE = 1 << 20
+
+_INT64 = frozenset({np.dtype(np.int64)})
+_TYPES: dict[str, tuple[frozenset[np.dtype[Any]], int]] = {
+    "smallest": (_INT64, 0),
+    "positions": (_INT64, 1),
+    "seed": (_INT64, 0),
+    "hashes": (frozenset({np.dtype(np.uint64)}), 1),
+    "slots": (frozenset({np.dtype(np.int32), np.dtype(np.int64)}), 1),
+    "keys": (_INT64, 1),
+    "padded": (frozenset({np.dtype(np.uint8)}), 1),
+    "offsets": (_INT64, 1),
+}
+"""Array of an index -> what it may be of, and how many dimensions it has."""
+_KINDS_OF_INDEX = (
+    {"smallest", "positions"},
+    {"seed", "hashes", "slots", "keys"},
+    {"seed", "hashes", "slots", "padded", "offsets"},
+)
 
 
 class KeyIndex(Protocol):
@@ -175,6 +196,8 @@ class HashIndex:
 
     def find(self, keys: Keys) -> npt.NDArray[np.int64]:
         """Give each value's position among the keys, or -1."""
+        if self.is_empty:
+            return np.full(len(keys), -1)
         hashes = hash_keys(keys, seed=self._seed)
         slots = (hashes & self._mask).view(np.int64)
         found: npt.NDArray[np.int64] = self._slots[slots].astype(np.int64)
@@ -203,47 +226,63 @@ class HashIndex:
 
 
 def _check(arrays: Arrays) -> None:
-    """Check what a search relies on: types, shapes, and that every search ends in range.
+    """Check what a search relies on: types, shapes, and that every search ends, and in range.
 
     Raises:
         ValueError: Something is otherwise.
     """
-    kinds: dict[str, tuple[set[str], int]] = {
-        "smallest": ({"int64"}, 0),
-        "positions": ({"int64"}, 1),
-        "seed": ({"int64"}, 0),
-        "hashes": ({"uint64"}, 1),
-        "slots": ({"int32", "int64"}, 1),
-        "keys": ({"int64"}, 1),
-        "padded": ({"uint8"}, 1),
-        "offsets": ({"int64"}, 1),
-    }
     names = set(arrays)
-    whole = ({"smallest", "positions"}, {"seed", "hashes", "slots", "keys"})
-    if names not in (*whole, {"seed", "hashes", "slots", "padded", "offsets"}):
-        raise ValueError(f"no key index consists of {', '.join(sorted(names))}")
+    if names not in _KINDS_OF_INDEX:
+        raise ValueError(f"no key index consists of {', '.join(sorted(names)) or 'nothing'}")
     for name, array in arrays.items():
-        types, ndim = kinds[name]
-        if array.dtype.name not in types or array.ndim != ndim:
-            raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions")
+        types, ndim = _TYPES[name]
+        # A type of the other byte order is another type.
+        if array.dtype not in types or array.ndim != ndim or not array.flags.c_contiguous:
+            raise ValueError(f"{name} is {array.dtype} of {array.ndim} dimensions, or not in a row")
     if "positions" in names:
         positions = arrays["positions"]
-        if not len(positions) or positions.min() < -1 or positions[-1] != _EMPTY:
+        if not len(positions) or positions.min() < _EMPTY or positions[-1] != _EMPTY:
             raise ValueError("positions is no table of positions")
+        if positions.max() >= len(positions) - 1:
+            raise ValueError("positions names a key that there is not")
         return
-    num_keys, slots = len(arrays["hashes"]), arrays["slots"]
-    is_power = len(slots) > 0 and not len(slots) & (len(slots) - 1)
-    if not is_power or 2 * num_keys > len(slots) or arrays["seed"] < 0:
-        raise ValueError("slots are no power of two, or more than half full")
-    if slots.min() < _EMPTY or slots.max() >= max(num_keys, 1):
-        raise ValueError("a slot names a key that there is not")
+    num_keys = len(arrays["hashes"])
+    _check_slots(arrays["slots"], num_keys)
+    if arrays["seed"] < 0:
+        raise ValueError("the seed is negative")
     if "keys" in names and len(arrays["keys"]) != num_keys:
         raise ValueError("there is not one hash for each key")
     if "offsets" in names:
-        offsets, size = arrays["offsets"], len(arrays["padded"]) - WORD_BYTES
-        is_text = len(offsets) == num_keys + 1 and offsets[0] == 0 and offsets[-1] == size
-        if not is_text or (np.diff(offsets) < 0).any():
+        offsets, size = arrays["offsets"], len(arrays["padded"]) - BLOCK_BYTES
+        is_whole = len(offsets) == num_keys + 1 and offsets[0] == 0 and offsets[-1] == size
+        # Compared and not subtracted: a difference may wrap.
+        if not is_whole or (offsets[1:] < offsets[:-1]).any():
             raise ValueError("offsets do not part the texts")
+
+
+def _check_slots(slots: npt.NDArray[Any], num_keys: int) -> None:
+    """Check that a search ends at a key that there is, or at an empty slot, and soon.
+
+    Raises:
+        ValueError: It may not.
+    """
+    is_power = len(slots) > 0 and not len(slots) & (len(slots) - 1)
+    if not is_power or 2 * num_keys > len(slots):
+        raise ValueError("slots are no power of two, or too few for the keys")
+    if slots.min() < _EMPTY or slots.max() >= num_keys:
+        raise ValueError("a slot names a key that there is not")
+    num_empty, last_empty, longest_run = 0, -1, 0
+    # In parts, because the positions of all empty slots may take more memory than the slots.
+    for first in range(0, len(slots), _SLOTS_AT_ONCE):
+        empty = first + np.flatnonzero(slots[first : first + _SLOTS_AT_ONCE] == _EMPTY)
+        if len(empty):
+            longest_run = max(longest_run, int(np.diff(empty, prepend=last_empty).max()) - 1)
+            num_empty, last_empty = num_empty + len(empty), int(empty[-1])
+    if num_empty + num_keys != len(slots):
+        raise ValueError("there is not one slot for each key")
+    # A run that goes on at the start of the table is seen in two parts.
+    if max(longest_run, len(slots) - 1 - last_empty) > _MAX_RUN:
+        raise ValueError(f"more than {_MAX_RUN} slots in a row are taken")
 
 
 def _distinct_hashes(keys: Keys) -> tuple[int, npt.NDArray[np.uint64]]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from itertools import chain
+from types import NoneType
+from typing import Any, TypeGuard
 
 import numpy as np
 
@@ -20,7 +22,13 @@ from rankloom.data.texts import Texts
 from rankloom.errors import DataError
 from rankloom.schema import IdSource
 
-MAX_INT64 = 2**63 - 1
+_INT64 = range(-(2**63), 2**63)
+# A hash takes a value's 64 bits, whichever way they are meant.
+_ANY_64_BITS = range(-(2**63), 2**64)
+_WORD = 2**64 - 1
+_MAX_FLOAT32 = 3.4e38
+_FINITE = "must be finite (below 3.4e38)"
+_NUMBERS_OR_NULL = frozenset({int, float, bool, NoneType})
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,11 @@ class PlainColumn:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def is_null(self) -> Bools:
+        """(V,) whether there is none."""
+        return np.fromiter((v is None for v in as_list(self.values)), np.bool_, len(self))
+
     def lists(self, *, null_is_one: bool = False) -> tuple[Ints, PlainColumn]:
         """Open the lists.
 
@@ -50,24 +63,33 @@ class PlainColumn:
         Raises:
             DataError: A value is no list.
         """
-        if isinstance(self.values, np.ndarray) and self.values.ndim == 2:
-            count, length = self.values.shape
-            return self._opened(np.full(count, length), self.values.reshape(-1))
-        lengths, parts, problems = np.zeros(len(self), np.int64), [], np.zeros(len(self), bool)
-        for at, value in enumerate(self.values):
-            part = ([None] if null_is_one else []) if value is None else value
-            if isinstance(part, np.ndarray) and part.ndim == 1:
-                part = part.tolist()
-            problems[at] = not isinstance(part, list | tuple)
-            if not problems[at]:
-                lengths[at] = len(part)
-                parts.append(part)
-        self.check(~problems, rule="must be a list", advice="Give a list of values.")
-        return self._opened(lengths, [one for part in parts for one in part])
+        values = self.values
+        if isinstance(values, np.ndarray) and values.ndim == 2:
+            count, length = values.shape
+            return self._opened(np.full(count, length), values.reshape(-1))
+        if not _types(values) <= {list, tuple}:
+            for_null = [None] if null_is_one else []
+            values = [for_null if one is None else as_list(one) for one in as_list(values)]
+            is_list = [isinstance(one, list | tuple) for one in values]
+            self.check(is_list, rule="must be a list", advice="Give a list of values.")
+        lengths = np.fromiter(map(len, values), np.int64, len(values))
+        return self._opened(lengths, list(chain.from_iterable(values)))
 
     def _opened(self, lengths: Ints, values: Sequence[Any] | Array) -> tuple[Ints, PlainColumn]:
         offsets = offsets_of(lengths)
         return offsets, replace(self, values=values, parents=offsets)
+
+    def take(self, kept: Ints, offsets: Ints) -> PlainColumn:
+        """Give some entries of lists.
+
+        Args:
+            kept: Their positions.
+            offsets: (n + 1,) of the lists that are left.
+        """
+        values = self.values
+        if isinstance(values, np.ndarray):
+            return replace(self, values=values[kept], parents=offsets)
+        return replace(self, values=[values[at] for at in kept.tolist()], parents=offsets)
 
     def rows(self, source: IdSource, way: IdSource, index: KeyIndex | None) -> Ints:
         """Give each value's (V,) row of its table.
@@ -81,30 +103,25 @@ class PlainColumn:
             DataError: A value is no row of the table, is null where nothing stands for null, or
                 has another type than the vocabulary's keys.
         """
-        keys, is_null = self._keys(source.default)
+        is_null = None
+        if NoneType in _types(self.values):
+            if source.default is not None:
+                filled = [source.default if v is None else v for v in as_list(self.values)]
+                return replace(self, values=filled).rows(source, way, index)
+            is_null = self.is_null
         if way.num_embeddings is not None:
             if is_null is not None:
                 self.check(~is_null, rule="has no value", advice="Give one.")
-            is_fine = self._whole(keys)
-            is_fine &= (keys >= 0) & (keys < way.num_embeddings)  # type: ignore[operator]
             rule = f"must be a whole number from 0 to {way.num_embeddings - 1}"
-            self.check(is_fine, rule=rule, advice="Give the row of a known id.")
-            rows: Ints = keys  # type: ignore[assignment]
+            advice = "Give the row of a known id."
+            rows = self._integers(None, _INT64, rule=rule, advice=advice)
+            self.check((rows >= 0) & (rows < way.num_embeddings), rule=rule, advice=advice)
             return rows
-        if index is None:
-            assert way.hash_buckets is not None
-            return hashed_rows(keys, way.hash_buckets, is_null)
-        is_known_type = index.is_empty or (is_null is not None and bool(is_null.all()))
-        if not is_known_type and isinstance(keys, Texts) != index.is_text:
-            kind = "a text" if index.is_text else "a whole number"
-            self.check(
-                np.zeros(len(self), bool) if is_null is None else is_null,
-                rule=f"must be {kind}, as in the training log",
-                advice="Cast it.",
-            )
-        if is_null is not None and is_null.all():
-            keys = Texts.of([""] * len(self)) if index.is_text else np.zeros(len(self), np.int64)
-        return vocabulary_rows(index, keys, is_null)
+        if way.hash_buckets is not None:
+            return hashed_rows(self._keys(is_null, None), way.hash_buckets, is_null)
+        assert index is not None
+        is_text = None if index.is_empty else index.is_text
+        return vocabulary_rows(index, self._keys(is_null, is_text), is_null)
 
     def numbers(self, *, default: float | None = None, keep_missing: bool = False) -> Array:
         """Give (V,) float32.
@@ -116,92 +133,161 @@ class PlainColumn:
         Raises:
             DataError: A value is no number, is infinite (in float32), or missing without a default.
         """
-        values = self.values
-        if not isinstance(values, np.ndarray):
-            is_number = np.array(
-                [v is None or isinstance(v, int | float | np.number | np.bool_) for v in values],
-                bool,
-            )
-            self.check(is_number, rule="must be a number", advice="Cast it.")
-            values = np.array([np.nan if v is None else v for v in values], np.float64)
-        elif values.dtype.kind not in "biuf":
-            self.check(np.zeros(len(self), bool), rule="must be a number", advice="Cast it.")
         with np.errstate(over="ignore"):
-            numbers: Array = values.astype(np.float32)
+            numbers: Array = self._read_numbers().astype(np.float32)
+        is_finite = np.isfinite(numbers)
+        if is_finite.all():
+            return numbers
         missing = np.isnan(numbers)
-        self.check(
-            np.isfinite(numbers) | missing, rule="must be finite (below 3.4e38)", advice="Clip it."
-        )
+        self.check(is_finite | missing, rule=_FINITE, advice="Clip it.")
         if default is not None:
             numbers[missing] = default
         elif not keep_missing:
             self.check(~missing, rule="has no number", advice="Give one.")
         return numbers
 
-    def seconds(self) -> Ints:
-        """Give (V,) whole seconds.
+    def whole_numbers(self, *, rule: str, advice: str) -> Ints:
+        """Give (V,) whole numbers.
+
+        Args:
+            rule: What errors say of one that is none, such as `must be whole seconds`.
+            advice: What to do then, as a sentence.
 
         Raises:
-            DataError: A value is null or no whole number.
+            DataError: A value is null or no whole number of 64 bits.
         """
-        keys, is_null = self._keys(None)
-        is_fine = self._whole(keys)
-        if is_null is not None:
-            is_fine &= ~is_null
-        self.check(is_fine, rule="must be whole seconds", advice="Give a time, rounded down.")
-        seconds: Ints = keys  # type: ignore[assignment]
-        return seconds
+        return self._integers(None, _INT64, rule=rule, advice=advice)
 
-    def check(self, is_fine: Bools, *, rule: str, advice: str) -> None:
+    def check(self, is_fine: Bools | Sequence[bool], *, rule: str, advice: str) -> None:
         """Check that no value breaks a rule.
 
         Raises:
             DataError: One does; the first is named.
         """
-        if is_fine.all():
+        bad = np.flatnonzero(~np.asarray(is_fine, np.bool_))
+        if not len(bad):
             return
-        bad = np.flatnonzero(~is_fine)
-        first = int(bad[0])
-        value = self.values[first]
-        got = "null" if value is None else reprlib.repr(value)
-        at = first
+        first = at = int(bad[0])
         if self.parents is not None:
             at = int(np.searchsorted(self.parents, first, side="right")) - 1
         place = f" in candidate {at}" if self.where == "candidates" else ""
         others = f" and {len(bad) - 1} more after it" if bad[1:].size else ""
+        got = shown(self.values[first])
         raise DataError(
             f"{self.where}: column {self.name!r} {rule}. Got {got}{place}{others}. {advice}"
         )
 
-    def _keys(self, default: int | str | None) -> tuple[Keys, Bools | None]:
-        """Give the values as whole numbers or as texts, and where there is none.
+    def _keys(self, is_null: Bools | None, is_text: bool | None) -> Keys:
+        """Give the values as texts or as whole numbers; anything where there is none.
+
+        Args:
+            is_null: (V,) or none, where no value is null.
+            is_text: Which of the two; without it, what the first value is.
 
         Raises:
-            DataError: They are neither.
+            DataError: They are otherwise.
         """
+        kind, allowed = "a text" if is_text else "a whole number of 64 bits", _INT64
+        rule = f"must be {kind}, as in the training log"
+        if is_text is None:
+            is_text = isinstance(next((v for v in self.values if v is not None), None), str)
+            rule = "must be a text or a whole number of 64 bits, the same in all values"
+            allowed = _ANY_64_BITS
+        if is_text:
+            return self._texts(is_null, rule=rule)
+        return self._integers(is_null, allowed, rule=rule, advice="Cast it.")
+
+    def _texts(self, is_null: Bools | None, *, rule: str) -> Texts:
+        values = as_list(self.values)
+        if is_null is not None:
+            values = ["" if value is None else value for value in values]
+        if not _types(values) <= {str}:
+            self.check([isinstance(v, str) for v in values], rule=rule, advice="Cast it.")
+        try:
+            return Texts.of(values)
+        except UnicodeEncodeError:
+            is_whole = [not any("\ud800" <= one <= "\udfff" for one in v) for v in values]
+            rule = "must be a text that UTF-8 can hold, without half a surrogate pair"
+            self.check(is_whole, rule=rule, advice="Decode it anew.")
+            raise
+
+    def _integers(self, is_null: Bools | None, allowed: range, *, rule: str, advice: str) -> Ints:
         values = self.values
-        if isinstance(values, np.ndarray):
-            if values.dtype.kind == "i" or (values.dtype.kind == "u" and values.dtype.itemsize < 8):
-                return values.astype(np.int64), None
-            values = values.tolist()
-        filled = [default if value is None else value for value in values]
-        is_null = np.fromiter((value is None for value in filled), bool, len(filled))
-        nulls = is_null if is_null.any() else None
-        if all(isinstance(v, str) for v in filled if v is not None) and not is_null.all():
-            return Texts.of([str(value or "") for value in filled]), nulls
-        is_key = np.array([v is None or _is_int64(v) for v in filled], bool)
-        self.check(
-            is_key,
-            rule="must be a whole number or a text, the same in all values",
-            advice="Cast it.",
-        )
-        return np.array([0 if value is None else value for value in filled], np.int64), nulls
+        if _is_array_of(values, "iu"):
+            if allowed is _INT64 and values.dtype == np.uint64:
+                self.check(values <= _INT64[-1], rule=rule, advice=advice)
+            return values.astype(np.int64)
+        values = as_list(values)
+        if is_null is not None:
+            values = [0 if value is None else value for value in values]
+        if _types(values) == {int}:
+            try:
+                return np.array(values, np.int64)
+            except OverflowError:
+                # One is beyond int64: it may be allowed all the same.
+                pass
+        self.check([_is_whole(value, allowed) for value in values], rule=rule, advice=advice)
+        return np.array([int(value) & _WORD for value in values], np.uint64).view(np.int64)
 
-    def _whole(self, keys: Keys) -> Bools:
-        """Mark the whole numbers: all or none."""
-        return np.full(len(self), not isinstance(keys, Texts))
+    def _read_numbers(self) -> Array:
+        """Give (V,) numbers of some type, the one that Arrow gives such values; NaN for null."""
+        if _is_array_of(self.values, "biuf"):
+            values: Array = self.values
+            return values
+        values = as_list(self.values)
+        types = _types(values)
+        if not types <= _NUMBERS_OR_NULL:
+            is_number = [value is None or _is_number(value) for value in values]
+            self.check(is_number, rule="must be a number", advice="Cast it.")
+        # Whole numbers keep all their digits; beside null they are float64.
+        if NoneType not in types:
+            numbers = np.array(values)
+            if numbers.dtype.kind in "biuf":
+                return numbers
+        try:
+            return np.array(values, np.float64)
+        except OverflowError:
+            is_finite = [value is None or not abs(value) > _MAX_FLOAT32 for value in values]
+            self.check(is_finite, rule=_FINITE, advice="Clip it.")
+            raise
 
 
-def _is_int64(value: Any) -> bool:
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    return is_whole and -MAX_INT64 - 1 <= value <= MAX_INT64
+def shown(value: Any) -> str:
+    """Write a value as errors show it: briefly, and whatever it is."""
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    try:
+        return "null" if value is None else reprlib.repr(value)
+    except ValueError:
+        # Python writes no number of more than 4300 digits.
+        return "a huge number"
+
+
+def as_list(value: Any) -> Any:
+    """Give a NumPy array with dimensions as a list of Python's values, all else as it is."""
+    if not isinstance(value, np.ndarray) or value.ndim == 0:
+        return value
+    # Times stay what they are: as plain integers they would be of an unknown unit.
+    return value.tolist() if value.ndim == 1 and value.dtype.kind not in "mM" else list(value)
+
+
+def _types(values: Sequence[Any] | Array) -> set[type]:
+    """Give the types of all values; none for an array that holds no objects."""
+    if type(values) is np.ndarray and values.dtype.kind != "O":
+        return {values.dtype.type}
+    return set(map(type, as_list(values)))
+
+
+def _is_array_of(values: Any, kinds: str) -> TypeGuard[Array]:
+    """Tell whether these are V values of such kinds; a masked array has nulls besides."""
+    return type(values) is np.ndarray and values.ndim == 1 and values.dtype.kind in kinds
+
+
+def _is_whole(value: Any, allowed: range) -> bool:
+    is_number = isinstance(value, int | np.integer)
+    return is_number and not isinstance(value, bool | np.timedelta64) and int(value) in allowed
+
+
+def _is_number(value: Any) -> bool:
+    kinds = int | float | np.integer | np.floating | np.bool_
+    return isinstance(value, kinds) and not isinstance(value, np.timedelta64)

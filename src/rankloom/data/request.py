@@ -11,7 +11,7 @@ Shapes: N candidates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -21,7 +21,7 @@ from rankloom.data.batch import Batch
 from rankloom.data.columns import Array, Block, Column, Ints, Key, Lists, Plain
 from rankloom.data.event_times import age_newest, gaps, newest, runs_backwards
 from rankloom.data.key_index import KeyIndex
-from rankloom.data.plain_values import PlainColumn
+from rankloom.data.plain_values import PlainColumn, shown
 from rankloom.errors import DataError, did_you_mean, join_problems
 from rankloom.schema import (
     DenseFeature,
@@ -42,7 +42,14 @@ PLACES: dict[Side, str] = {
     "cross": "candidates",
 }
 """Side of a feature -> where its columns are given."""
+TIME_PLACES = ("user", "context")
+"""Where the event time may stand; the first that has it counts."""
 MAX_CANDIDATES = 1_000_000
+
+SECONDS = {"rule": "must be whole seconds", "advice": "Give a time, rounded down."}
+
+_Read = tuple[tuple[str, ...], str]
+"""The places where a column may stand, and its name."""
 
 
 class RequestDecoder:
@@ -57,7 +64,8 @@ class RequestDecoder:
         self.schema = schema
         self._indexes = dict(indexes)
         self._tables = schema.tables()
-        self._columns = {(at.feature, at.name): at for at in schema.id_columns()}
+        self._id_columns = {(at.feature, at.name): at for at in schema.id_columns()}
+        self._reads = {name: self._reads_of(name, one) for name, one in schema.features.items()}
 
     def decode(
         self,
@@ -74,57 +82,64 @@ class RequestDecoder:
             context: Column -> value, of the features of side context; and the event time.
 
         Returns:
-            A batch of one request with N rows.
+            A batch of one request with N rows. It shares no memory with what is given.
 
         Raises:
             DataError: Columns are missing, values are not allowed, or there is no candidate; all
                 such at once. What no feature reads is ignored.
         """
-        values = _Request.of(user, candidates, context)
+        values = _Request(user, candidates, context, read=self.columns()["candidates"])
         requests: dict[Key, Column] = {}
         rows: dict[Key, Column] = {}
-        problems = []
-        for is_row, decode_part in self._parts(values):
+        problems = list(values.problems)
+        for name, feature in self.schema.features.items():
+            is_row = PLACES[feature.side] == "candidates"
+            missing = values.missing(self._reads[name])
+            problems += missing
+            if missing or (is_row and not values.num_candidates):
+                # Without a number of candidates, `values.problems` says why there is none.
+                continue
             try:
-                (rows if is_row else requests).update(decode_part())
+                (rows if is_row else requests).update(self._feature(values, name, feature))
             except DataError as error:
                 problems.append(str(error))
-        if problems:
-            problems = list(dict.fromkeys(problems))
-            raise DataError(join_problems(problems, where="request" if problems[1:] else ""))
+        _refuse(problems)
         offsets = np.array([0, values.num_candidates])
         block = Block(requests=requests, rows=rows, row_offsets=offsets, num_requests=1)
         return block.to_batch()
 
     def columns(self) -> dict[str, list[str]]:
         """List the columns that are read: those of `user`, `context` and `candidates`."""
-        found: dict[str, list[str]] = {"user": [], "context": [], "candidates": []}
-        for name, feature in self.schema.features.items():
-            place = found[PLACES[feature.side]]
-            place += [one for one in self._columns_of(name, feature) if one not in place]
-        event_time = self.schema.roles.event_time
-        has_times = any(one.time for one in self.schema.sequences.values())
-        if event_time and has_times and event_time not in found["context"] + found["user"]:
-            found["context"].append(event_time)
-        return found
+        found: dict[str, dict[str, None]] = {"user": {}, "context": {}, "candidates": {}}
+        times = []
+        for reads in self._reads.values():
+            for places, column in reads:
+                if len(places) == 1:
+                    found[places[0]][column] = None
+                else:
+                    times.append(column)
+        for column in times:
+            if column not in found["user"]:
+                found["context"][column] = None
+        return {place: list(columns) for place, columns in found.items()}
 
-    def _columns_of(self, name: str, feature: Feature) -> list[str]:
-        if isinstance(feature, SequenceFeature):
-            further = [one for one in (feature.time, feature.first_event) if one]
-            return [*(self._columns[name, inner].column for inner in feature.columns), *further]
-        weights = feature.weights if isinstance(feature, SparseFeature) else None
-        return [feature.column or name, *([weights] if weights else [])]
-
-    def _parts(self, values: _Request) -> Iterator[tuple[bool, Callable[[], dict[Key, Column]]]]:
-        """Give what there is to decode, and whether it has one entry per candidate."""
-        for name, feature in self.schema.features.items():
-            is_row = PLACES[feature.side] == "candidates"
-            yield is_row, partial(self._feature, values, name, feature)
+    def _reads_of(self, name: str, feature: Feature) -> list[_Read]:
+        """List what a feature reads; the event time may stand at either of two places."""
+        place = (PLACES[feature.side],)
+        if not isinstance(feature, SequenceFeature):
+            weights = feature.weights if isinstance(feature, SparseFeature) else None
+            return [(place, one) for one in (feature.column or name, weights) if one]
+        columns = [self._id_columns[name, inner].column for inner in feature.columns]
+        columns += [one for one in (feature.time, feature.first_event) if one]
+        reads: list[_Read] = [(place, column) for column in columns]
+        if feature.time and self.schema.roles.event_time:
+            reads.append((TIME_PLACES, self.schema.roles.event_time))
+        return reads
 
     def _feature(self, values: _Request, name: str, feature: Feature) -> dict[Key, Column]:
         if isinstance(feature, SequenceFeature):
             return self._sequence(values, name, feature)
-        at = partial(values.column, PLACES[feature.side])
+        at = partial(values.column, (PLACES[feature.side],))
         column = at(feature.column or name)
         if isinstance(feature, SparseFeature):
             if feature.pooling is None:
@@ -144,25 +159,27 @@ class RequestDecoder:
         return {("vectors", name): Plain(_vectors(column, feature))}
 
     def _rows(self, name: str, inner: str | None, column: PlainColumn) -> Ints:
-        at = self._columns[name, inner]
+        at = self._id_columns[name, inner]
         return column.rows(at.source, self._tables[at.table], self._indexes.get(at.table))
 
     def _sequence(self, values: _Request, name: str, feature: SequenceFeature) -> dict[Key, Column]:
-        at = partial(values.column, PLACES[feature.side])
-        opened = {inner: at(self._columns[name, inner].column).lists() for inner in feature.columns}
+        at = partial(values.column, (PLACES[feature.side],))
+        opened = {
+            inner: at(self._id_columns[name, inner].column).lists() for inner in feature.columns
+        }
         offsets, first = next(iter(opened.values()))
         for other_offsets, other in opened.values():
             _check_same_lengths(offsets, first.name, other_offsets, other)
         dropped, kept_offsets, kept = newest(offsets, feature.max_length)
         found: dict[str, Array] = {}
         for inner, (_, entries) in opened.items():
-            rows = self._rows(name, inner, entries)
-            found[f"columns/{inner}"] = rows if kept is None else rows[kept]
+            left = entries if kept is None else entries.take(kept, kept_offsets)
+            found[f"columns/{inner}"] = self._rows(name, inner, left)
         columns: dict[Key, Column] = {}
         if feature.time is not None:
             time_offsets, times = at(feature.time).lists()
             _check_same_lengths(offsets, first.name, time_offsets, times)
-            seconds = times.seconds()
+            seconds = times.whole_numbers(**SECONDS)
             times.check(
                 ~runs_backwards(seconds, offsets),
                 rule="must not decrease within a history",
@@ -171,93 +188,145 @@ class RequestDecoder:
             for key, gap in gaps(seconds, offsets).items():
                 found[f"times/{key}"] = gap if kept is None else gap[kept]
             if self.schema.roles.event_time is not None:
-                now = values.event_time(self.schema.roles.event_time).seconds()
-                columns["age_newest", name] = Plain(age_newest(seconds, offsets, now))
+                now = values.column(TIME_PLACES, self.schema.roles.event_time)
+                age = age_newest(seconds, offsets, now.whole_numbers(**SECONDS))
+                columns["age_newest", name] = Plain(age)
         columns["sequences", name] = Lists(kept_offsets, found)
-        listed = at(feature.first_event).seconds() if feature.first_event else 0
-        columns["first_event", name] = Plain(listed + dropped)
+        if feature.first_event is not None:
+            dropped = dropped + at(feature.first_event).whole_numbers(
+                rule="must be a whole number",
+                advice="Give the absolute number of the first listed event.",
+            )
+        columns["first_event", name] = Plain(dropped)
         return columns
 
 
 class _Request:
-    """The values of one request, by place and column."""
+    """The values of one request, by place and column.
 
-    def __init__(self, places: Mapping[str, Given], num_candidates: int) -> None:
-        self._places = places
-        self.num_candidates = num_candidates
+    Args:
+        user: Column -> value.
+        candidates: Column -> N values, or N mappings of column -> value.
+        context: Column -> value, or none.
+        read: Columns of the candidates that are read.
 
-    @classmethod
-    def of(
-        cls, user: Given, candidates: Given | Sequence[Given], context: Given | None
-    ) -> _Request:
+    Raises:
+        DataError: What is given is of other types.
+    """
+
+    def __init__(
+        self,
+        user: Given,
+        candidates: Given | Sequence[Given],
+        context: Given | None,
+        *,
+        read: Sequence[str],
+    ) -> None:
+        wide = {"user": user, "context": {} if context is None else context}
         problems = [
-            f"{where}: must be a mapping of columns to values. Got {type(given).__name__}."
-            for where, given in (("user", user), ("context", context or {}))
+            f"{where}: must be a mapping of columns to values. Got {shown(given)}. Give a dict."
+            for where, given in wide.items()
             if not isinstance(given, Mapping)
         ]
+        if not _are_candidates(candidates):
+            problems.append(
+                "candidates: must be a mapping of columns to lists, or a list of mappings. Got "
+                f"{shown(candidates)}. Give one, such as {{'item': [3, 5]}}."
+            )
+        _refuse(problems)
+        self._lacking: dict[str, int] = {}
         if not isinstance(candidates, Mapping):
-            is_list = isinstance(candidates, Sequence) and all(
-                isinstance(one, Mapping) for one in candidates
+            candidates = self._transposed(candidates, read)
+        self._places: dict[str, Given] = {**wide, "candidates": candidates}
+        self.num_candidates = 0
+        """N, or 0 where the candidates are wrong."""
+        self.problems = self._count_candidates(candidates, read)
+        """What is wrong with all candidates."""
+
+    def _transposed(self, candidates: Sequence[Given], read: Sequence[str]) -> Given:
+        """Give columns of values; one that a candidate lacks is left out, and remembered."""
+        columns: dict[str, Any] = {}
+        for name in read or (candidates[0] if candidates else ()):
+            try:
+                columns[name] = [one[name] for one in candidates]
+            except KeyError:
+                lacking = [name not in one for one in candidates]
+                self._lacking[name] = lacking.index(True)
+        return columns
+
+    def _count_candidates(self, candidates: Given, read: Sequence[str]) -> list[str]:
+        # If nothing is read of the candidates, any column tells how many there are.
+        columns = {name: candidates[name] for name in read or candidates if name in candidates}
+        problems = [
+            f"candidates: column {name!r} must be a list of one value for each candidate. Got "
+            f"{shown(values)}. Give a list."
+            for name, values in columns.items()
+            if not _is_list(values)
+        ]
+        lengths = {name: len(values) for name, values in columns.items() if _is_list(values)}
+        counts = set(lengths.values())
+        if len(counts) > 1:
+            got = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+            problems.append(
+                f"candidates: all columns must have one length. Got {got}. "
+                "Give one value for each candidate."
             )
-            if not is_list:
-                problems.append(
-                    "candidates: must be a mapping of columns to lists, or a list of mappings. Got "
-                    f"{type(candidates).__name__}."
-                )
-            else:
-                candidates = _transposed(candidates)
+        elif not counts and not problems:
+            problems += self.missing([(("candidates",), name) for name in read])
         if problems:
-            raise DataError(join_problems(problems, where="request" if problems[1:] else ""))
-        assert isinstance(candidates, Mapping)
-        lengths = {name: _length(values) for name, values in candidates.items()}
-        counts = {one for one in lengths.values() if one is not None}
-        if len(counts) != 1 or None in lengths.values():
-            raise DataError(
-                "candidates: every column needs a list, all of one length. Got "
-                + (", ".join(f"{name}: {n}" for name, n in lengths.items()) or "no column")
-                + ". Give one value for each candidate."
-            )
-        count = counts.pop()
+            return problems
+        count = counts.pop() if counts else 0
         if not 0 < count <= MAX_CANDIDATES:
-            raise DataError(f"candidates: must be 1 to {MAX_CANDIDATES}. Got {count}.")
-        places = {"user": user, "context": context or {}, "candidates": candidates}
-        return cls(places, count)
-
-    def column(self, place: str, name: str) -> PlainColumn:
-        """Give a column.
-
-        Raises:
-            DataError: It is missing.
-        """
-        given = self._places[place]
-        if name not in given:
-            raise DataError(
-                f"{place}: column {name!r} is missing.{did_you_mean(name, given)} "
-                "Give its value, or None where there is none."
+            problems.append(
+                f"candidates: their number must be 1 to {MAX_CANDIDATES}. Got {count}. "
+                "Give at least one, or ask several times."
             )
-        values = given[name] if place == "candidates" else [given[name]]
-        return PlainColumn(name, values, place)
+        else:
+            self.num_candidates = count
+        return problems
 
-    def event_time(self, name: str) -> PlainColumn:
-        """Give the request's time, which may stand in the context or with the user."""
-        return self.column("user" if name in self._places["user"] else "context", name)
+    def missing(self, reads: Sequence[_Read]) -> list[str]:
+        """List the columns that are missing, a line each."""
+        problems = []
+        for places, name in reads:
+            given = [self._places[place] for place in places]
+            if any(name in one for one in given):
+                continue
+            at = f" in candidate {self._lacking[name]}" if name in self._lacking else ""
+            names = [one for place in given for one in place if isinstance(one, str)]
+            problems.append(
+                f"{' or '.join(places)}: column {name!r} is missing{at}."
+                f"{did_you_mean(name, names)} Give its value, or None where there is none."
+            )
+        return problems
+
+    def column(self, places: tuple[str, ...], name: str) -> PlainColumn:
+        """Give a column that is not missing."""
+        place = next(one for one in places if name in self._places[one])
+        values = self._places[place][name]
+        return PlainColumn(name, values if place == "candidates" else [values], place)
 
 
-def _transposed(candidates: Sequence[Given]) -> Given:
-    """Give columns of values; a column that one mapping lacks is left out."""
-    shared = set(candidates[0]) if candidates else set()
-    for one in candidates:
-        shared &= one.keys()
-    return {
-        name: [one[name] for one in candidates]
-        for name in (candidates or [{}])[0]
-        if name in shared
-    }
+def _are_candidates(given: Any) -> bool:
+    if isinstance(given, Mapping):
+        return True
+    is_list = isinstance(given, Sequence) and not isinstance(given, str | bytes)
+    return is_list and all(isinstance(one, Mapping) for one in given)
 
 
-def _length(values: Any) -> int | None:
-    is_list = isinstance(values, list | tuple | np.ndarray) and np.ndim(values[:0]) > 0
-    return len(values) if is_list else None
+def _is_list(values: Any) -> bool:
+    return isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim > 0)
+
+
+def _refuse(problems: list[str]) -> None:
+    """Raise all problems as one error, each once.
+
+    Raises:
+        DataError: There is a problem.
+    """
+    if problems:
+        problems = list(dict.fromkeys(problems))
+        raise DataError(join_problems(problems, where="request" if problems[1:] else ""))
 
 
 def _check_same_lengths(offsets: Ints, name: str, other_offsets: Ints, other: PlainColumn) -> None:
@@ -266,21 +335,25 @@ def _check_same_lengths(offsets: Ints, name: str, other_offsets: Ints, other: Pl
         place = f" in candidate {at}" if other.where == "candidates" else ""
         raise DataError(
             f"{other.where}: column {other.name!r} must have lists as long as {name!r}. Got "
-            f"{np.diff(other_offsets)[at]} entries beside {np.diff(offsets)[at]}{place}."
+            f"{np.diff(other_offsets)[at]} entries beside {np.diff(offsets)[at]}{place}. "
+            "Give one entry of each."
         )
 
 
 def _vectors(column: PlainColumn, feature: VectorFeature) -> Array:
     """Give (n, dim) float32."""
     offsets, entries = column.lists()
-    is_null = np.array([value is None for value in column.values], bool)
+    lengths, is_null = np.diff(offsets), column.is_null
     if feature.default != "zeros":
         column.check(~is_null, rule="has no value", advice="Give a vector.")
     column.check(
-        (np.diff(offsets) == feature.dim) | is_null,
+        (lengths == feature.dim) | is_null,
         rule=f"must have {feature.dim} numbers",
         advice="Give a vector of the width it was trained with.",
     )
+    numbers = entries.numbers().reshape(-1, feature.dim)
+    if not is_null.any():
+        return numbers
     vectors = np.zeros((len(column), feature.dim), np.float32)
-    vectors[~is_null] = entries.numbers().reshape(-1, feature.dim)
+    vectors[~is_null] = numbers
     return vectors
