@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.harness import ROOT, Cell, Row
+from benchmarks.harness import ROOT, Cell, Row, by_variant, spread
 from rankloom import api
 from rankloom.training.hooks import read_metrics
 
@@ -59,19 +59,16 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Medians by model."""
-    groups: dict[str, list[dict[str, Any]]] = {}
-    for row in rows:
-        groups.setdefault(row["variant"], []).append(row["measured"])
+    """Spread of the speed-up, and medians, by model."""
     return {
         model: {
-            "speedup": median(one["speedup"] for one in group),
+            "speedup": spread(one["speedup"] for one in group),
             "rows_per_s": {
                 way: median(one["rows_per_s"][way] for one in group) for way in ("hoisted", "flat")
             },
             "largest_loss_difference": max(one["largest_loss_difference"] for one in group),
         }
-        for model, group in groups.items()
+        for model, group in by_variant(rows).items()
     }
 
 

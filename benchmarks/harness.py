@@ -163,13 +163,38 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 def spread_by_variant(rows: Iterable[Row], keys: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Give the `spread` of each measurement in `keys`, variant by variant."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["variant"], []).append(row)
     return {
-        variant: {key: spread(row["measured"][key] for row in group) for key in keys}
-        for variant, group in groups.items()
+        variant: {key: spread(one[key] for one in group) for key in keys}
+        for variant, group in by_variant(rows).items()
     }
+
+
+def take_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
+    """Time several calls, one after the other in each turn.
+
+    Args:
+        calls: Name -> what to time.
+        turns: Counted after two that warm up.
+
+    Returns:
+        Name -> seconds of each turn.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for turn in range(turns + 2):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            if turn >= 2:
+                seconds[name].append(time.perf_counter() - began)
+    return seconds
+
+
+def by_variant(rows: Iterable[Row]) -> dict[str, list[dict[str, Any]]]:
+    """Give the measurements of each variant, in order of their repeats."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for row in sorted(rows, key=lambda row: row["repeat"]):
+        groups.setdefault(row["variant"], []).append(row["measured"])
+    return groups
 
 
 def run_module(name: str, *arguments: str, environ: Mapping[str, str] | None = None) -> Any:

@@ -13,14 +13,13 @@ The four take turns. The formula: of the first products' FLOPs, `N (d_u + d_i) O
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.harness import Cell, Row
+from benchmarks.harness import Cell, Row, by_variant, spread, take_turns
 from rankloom.hoist import Hoisted, Options, hoist
 from rankloom.hoist.cost import cost_by_rate
 from rankloom.layers.protocols import Inputs
@@ -91,7 +90,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
             "fragmented": lambda: fragmented(inputs),
             "cached": lambda: _from_state(neat, inputs, state),
         }
-        seconds = _take_turns(calls, cell.options["turns"])
+        seconds = take_turns(calls, cell.options["turns"])
     after = sum(cost.flops_at(rate) for rate in Rate)
     return {
         "plain_flops": cost.plain_flops,
@@ -103,25 +102,18 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """Medians over the repeats."""
-    groups: dict[str, list[Row]] = {}
-    for row in rows:
-        groups.setdefault(row["variant"], []).append(row)
+    """FLOPs, and the spread of the speed-ups over the repeats."""
     return {
         variant: {
             "hoisted_over_formula_flops": median(
-                row["measured"]["hoisted_flops"] / row["measured"]["formula_flops"] for row in group
+                one["hoisted_flops"] / one["formula_flops"] for one in group
             ),
             "saved_flops_share": median(
-                1 - row["measured"]["hoisted_flops"] / row["measured"]["plain_flops"]
-                for row in group
+                1 - one["hoisted_flops"] / one["plain_flops"] for one in group
             ),
-            "speedup": {
-                side: median(row["measured"]["speedup"][side] for row in group)
-                for side in SIDES[1:]
-            },
+            "speedup": {side: spread(one["speedup"][side] for one in group) for side in SIDES[1:]},
         }
-        for variant, group in groups.items()
+        for variant, group in by_variant(rows).items()
     }
 
 
@@ -160,17 +152,6 @@ def _later_crosses(model: Model, total: int) -> int:
 
 def _from_state(hoisted: Hoisted, inputs: Inputs, state: dict[str, Any]) -> Any:
     return hoisted.score(inputs, {**state, **hoisted.request_state(inputs, state)})
-
-
-def _take_turns(calls: Mapping[str, Callable[[], Any]], turns: int) -> dict[str, list[float]]:
-    seconds: dict[str, list[float]] = {name: [] for name in calls}
-    for turn in range(turns + 2):
-        for name, call in calls.items():
-            began = time.perf_counter()
-            call()
-            if turn >= 2:  # the first turns warm up
-                seconds[name].append(time.perf_counter() - began)
-    return seconds
 
 
 def _model(name: str, *, seed: int) -> Model:
