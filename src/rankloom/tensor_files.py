@@ -37,6 +37,7 @@ DTYPES = {
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 CHUNK_BYTES = 1 << 24
 MAX_HEADER_BYTES = 1 << 27
+MAX_DIMS = 64
 
 
 class Stored(NamedTuple):
@@ -201,6 +202,9 @@ def _stored(name: str, about: Any, first: int, size: int) -> Stored:
         raise ValueError(f"its header does not say what {name} is")
     if stop - start != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{name} has not the bytes of its shape {shape}")
+    # Of a tensor without elements the file's size bounds nothing.
+    if math.prod(max(1, one) for one in shape) > 1 << 62 or len(shape) > MAX_DIMS:
+        raise ValueError(f"{name} has a shape that is too large")
     if first + stop > size:
         raise ValueError(f"{name} is cut off")
     return Stored(dtype, shape, first + start, first + stop)

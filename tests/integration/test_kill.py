@@ -6,7 +6,7 @@ import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -164,14 +164,6 @@ def test_ctrl_c_saves_and_says_how_to_go_on(log: Path, tmp_path: Path) -> None:
     assert f"resumed   {folder} at step {step}" in done.stdout
     small_train(values, tmp_path / "whole")
     assert_same(everything_in(folder), everything_in(tmp_path / "whole"))
-
-
-@pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
-    """Take SIGINT as Python does by default: a process started in the background ignores it."""
-    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, previous)
 
 
 @pytest.mark.usefixtures("heeds_ctrl_c")

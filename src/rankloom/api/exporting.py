@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import torch
 
-from rankloom.api.evaluating import new_scorer, read_evaluations
+from rankloom.api.evaluating import read_evaluations
 from rankloom.api.result import TrainResult, load_result
-from rankloom.artifact.export import About, Exported
+from rankloom.artifact.export import About, Exported, check_request
 from rankloom.artifact.export import export as export_model
 from rankloom.artifact.golden import GoldenRequest
 from rankloom.data.files import LogFiles, check_files, read_lines
 from rankloom.data.plan import Decoder, decode_table
 from rankloom.data.request import RequestDecoder
-from rankloom.errors import DataError
-from rankloom.ops.device import choose_device, choose_precision
+from rankloom.errors import DataError, SchemaError
+from rankloom.evaluation import Scorer
 
 NUM_REQUESTS = 8
 MAX_CANDIDATES = 32
@@ -48,11 +49,12 @@ def export(
         ConfigError: `quantize` names something else.
         DataError: The log cannot be read.
         HoistError: The network cannot be divided by rate.
+        SchemaError: There is no feature of side item or cross.
     """
+    check_request(Path(to), quantize)
     if not isinstance(result, TrainResult):
         result = load_result(result)
     run = result.run
-    device = choose_device(run.config.training.device)
     requests = _golden_requests(result, None if golden is None else Path(golden))
     evaluations = read_evaluations(result.folder)
     return export_model(
@@ -64,7 +66,6 @@ def export(
         about=About(
             run=run.config.to_dict(),
             metrics={split: one.to_dict() for split, one in evaluations.items()},
-            precision=choose_precision(run.config.training.precision, device),
         ),
         quantize=quantize,
         report=report,
@@ -77,10 +78,15 @@ def _golden_requests(result: TrainResult, file: Path | None) -> list[GoldenReque
     schema, layout = run.schema, run.config.data.layout
     decoder = Decoder(schema, result.transforms, layout=layout, with_labels=False)
     places = RequestDecoder(schema, {}).columns()
+    if not places["candidates"]:
+        raise SchemaError(
+            "schema: an artifact scores candidates. Got no feature of side item or cross. Add one."
+        )
     lines, kinds = _first_lines(_log(result, file), decoder.columns)
     if layout == "grouped":
         lines = [line for line in lines if line[places["candidates"][0]]]
-    scorer = new_scorer(run, result.model)
+    # In fp32 on the CPU, wherever and however it was trained: that is what programs must equal.
+    scorer = Scorer(result.model, device=torch.device("cpu"), precision="fp32")
     wide = [*places["user"], *places["context"]]
     histories = {
         column for name in schema.sequences for column in _columns_of_history(schema, name)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rankloom.artifact.fit import CONSTANT, NUMERIC, SCALE, TABLE
 from rankloom.artifact.golden import GoldenRequest, write_golden
 from rankloom.artifact.manifest import (
     FORMAT_VERSION,
@@ -33,7 +34,8 @@ from rankloom.artifact.manifest import (
 )
 from rankloom.artifact.program_file import to_json
 from rankloom.artifact.quantize import quantize_weights
-from rankloom.artifact.ranker import CONSTANT, NUMERIC, SCALE, TABLE, Ranker, assemble
+from rankloom.artifact.ranker import Ranker, assemble
+from rankloom.artifact.tuning import candidate_in_bf16
 from rankloom.artifact.verify import Verification, verify
 from rankloom.data.key_index import KeyIndex
 from rankloom.data.statistics import Statistics, statistics_to_dict
@@ -42,7 +44,6 @@ from rankloom.errors import ArtifactError, ConfigError
 from rankloom.hoist import Decision, Hoisted, Program, hoist
 from rankloom.models import Model
 from rankloom.models.example import example_batch
-from rankloom.ops.device import Precision
 from rankloom.schema import Rate
 from rankloom.tensor_files import write_tensors
 
@@ -61,8 +62,6 @@ class About:
     """The resolved run file."""
     metrics: Mapping[str, Any]
     """What evaluations found, by split."""
-    precision: Precision
-    """Of the matmuls in training."""
 
 
 @dataclass(frozen=True)
@@ -110,13 +109,7 @@ def export(
         ArtifactError: The folder holds something, cannot be written, or what was written does not
             give the plain network's scores.
     """
-    unknown = [part for part in quantize if part not in PARTS]
-    if unknown:
-        raise ConfigError(
-            f"quantize: must be of {', '.join(PARTS)}. Got {', '.join(unknown)}. Leave it out."
-        )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ArtifactError(f"{folder}: is there already. Give another folder, or remove it.")
+    check_request(folder, quantize)
     model = model.to("cpu").train(False)
     report("hoisting")
     with torch.no_grad():
@@ -128,6 +121,7 @@ def export(
     errors = {part: _error(draft.ranker((part,)), plain, golden) for part in quantize}
     tolerance = TOLERANCE
     if quantize:
+        # Twice what was seen on a few requests, as others may be off by more.
         tolerance += 2 * _error(draft.ranker(quantize), plain, golden)
     contents = draft.contents(quantize)
     quantized = QuantizedEntry(
@@ -136,14 +130,16 @@ def export(
         saved_bytes=_num_bytes(draft.contents(()).tensors) - _num_bytes(contents.tensors),
     )
     report("writing")
-    temporary = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
+    # Absolute: `.` has no name.
+    place = Path(os.path.abspath(folder))  # noqa: PTH100 (a link stays a link)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
         try:
             shutil.rmtree(temporary, ignore_errors=True)
             _write(temporary, draft, contents, quantized, tolerance, golden)
             report("verifying")
             verification = verify(temporary)
-            temporary.replace(folder)
+            temporary.replace(place)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -158,6 +154,22 @@ def export(
         decisions=draft.hoisted.decisions,
         quantized=quantized,
     )
+
+
+def check_request(folder: Path, quantize: Sequence[str]) -> None:
+    """Check what a person asks for, before anything takes time.
+
+    Raises:
+        ConfigError: `quantize` names something else than parts.
+        ArtifactError: The folder holds something.
+    """
+    unknown = [part for part in quantize if part not in PARTS]
+    if unknown:
+        raise ConfigError(
+            f"quantize: must be of {', '.join(PARTS)}. Got {', '.join(unknown)}. Leave it out."
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ArtifactError(f"{folder}: is there already. Give another folder, or remove it.")
 
 
 @dataclass(frozen=True)
@@ -237,7 +249,6 @@ class _Draft:
                     }
                     for one in self.hoisted.state
                 ),
-                "precision": self.about.precision,
                 "tolerance": tolerance,
                 "quantized": quantized,
                 "run": dict(self.about.run),
@@ -251,7 +262,10 @@ class _Draft:
         contents = self.contents(quantize)
         quantized = QuantizedEntry(parts=tuple(part for part in PARTS if part in quantize))
         manifest = self.manifest(contents, quantized)
-        return assemble(manifest, contents.tensors, contents.programs, self.indexes)
+        ranker = assemble(manifest, contents.tensors, contents.programs, self.indexes)
+        if "candidate" in quantize:
+            ranker.programs = candidate_in_bf16(ranker.programs, ranker.device)
+        return ranker
 
 
 def _write(

@@ -10,7 +10,7 @@ Shapes: R requests, B rows.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rankloom.artifact.manifest import GOLDEN_REQUESTS, GOLDEN_TENSORS, read_json
+from rankloom.artifact.fit import refusing
+from rankloom.artifact.manifest import GOLDEN_REQUESTS, GOLDEN_TENSORS, PROGRAMS, read_json
 from rankloom.artifact.ranker import Ranker
 from rankloom.data.batch import Batch
-from rankloom.errors import ArtifactError, DataError
+from rankloom.errors import ArtifactError
+from rankloom.hoist.program import count_requests
 from rankloom.tensor_files import read_tensors, write_tensors
 
 
@@ -40,25 +42,44 @@ class GoldenRequest:
         return ranker.decoder.decode(self.user, self.candidates, self.context)
 
 
-def trace(ranker: Ranker, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Compute all that lies between inputs and logits, in order.
+def steps(
+    ranker: Ranker, inputs: Mapping[str, Tensor], *, where: str = "artifact"
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Compute all that lies between inputs and logits, one step after the other.
+
+    Args:
+        ranker: An artifact.
+        inputs: Of one or several requests.
+        where: What errors call the artifact.
 
     Returns:
-        `inputs/...`, `user/...`, `request/...`, `logits/...` -> tensor.
+        `inputs`, `user`, `request` and `logits`, each with its tensors: `user/name` -> tensor.
+
+    Raises:
+        ArtifactError: A program cannot run, or gives something else than tensors.
     """
-    with torch.inference_mode():
-        user = ranker.programs.user_state(inputs)
-        request = ranker.programs.request_state(inputs, user)
-        results = ranker.programs.results(inputs, {**user, **request})
-    steps = {
-        "inputs": inputs,
-        "user": user,
-        "request": request,
-        "logits": dict(zip(ranker.manifest.outputs, results, strict=True)),
-    }
-    return {
-        f"{step}/{name}": value for step, values in steps.items() for name, value in values.items()
-    }
+    programs, outputs = ranker.programs, ranker.manifest.outputs
+    yield "inputs", _tensors("inputs", inputs)
+    with refusing(f"{where}/{PROGRAMS}/user.json"), torch.inference_mode():
+        user = programs.user_state(inputs)
+        found = _tensors("user", user)
+    yield "user", found
+    with refusing(f"{where}/{PROGRAMS}/request.json"), torch.inference_mode():
+        request = programs.request_state(inputs, user)
+        found = _tensors("request", request)
+    yield "request", found
+    name = "one_request" if count_requests(inputs["request_index"]) == 1 else "candidate"
+    with refusing(f"{where}/{PROGRAMS}/{name}.json"), torch.inference_mode():
+        results = programs.results(inputs, {**user, **request})
+        found = _tensors("logits", dict(zip(outputs, results, strict=True)))
+    yield "logits", found
+
+
+def _tensors(step: str, values: Mapping[str, Any]) -> dict[str, Tensor]:
+    odd = [name for name, value in values.items() if not isinstance(value, Tensor)]
+    if odd:
+        raise TypeError(f"{', '.join(odd)} is no tensor.")
+    return {f"{step}/{name}": value for name, value in values.items()}
 
 
 def write_golden(folder: Path, ranker: Ranker, requests: Iterable[GoldenRequest]) -> None:
@@ -82,7 +103,8 @@ def write_golden(folder: Path, ranker: Ranker, requests: Iterable[GoldenRequest]
     tensors = {
         f"{number}/{name}": value.clone()
         for number, one in enumerate(requests)
-        for name, value in trace(ranker, ranker.inputs(one.batch(ranker))).items()
+        for _, values in steps(ranker, ranker.inputs(one.batch(ranker)))
+        for name, value in values.items()
     }
     write_tensors(folder / GOLDEN_TENSORS, tensors)
 
@@ -100,7 +122,7 @@ def read_golden(folder: Path) -> list[tuple[GoldenRequest, dict[str, Tensor]]]:
     except (OSError, ValueError) as error:
         raise ArtifactError(f"{path}: cannot be read ({error}). Export the run again.") from None
     found: list[tuple[GoldenRequest, dict[str, Tensor]]] = []
-    try:
+    with refusing(str(folder / GOLDEN_REQUESTS), "holds no golden requests"):
         for number, one in enumerate(content["requests"]):
             request = GoldenRequest(one["user"], one["candidates"], one["context"], one["scores"])
             prefix = f"{number}/"
@@ -108,20 +130,39 @@ def read_golden(folder: Path) -> list[tuple[GoldenRequest, dict[str, Tensor]]]:
                 n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)
             }
             found.append((request, between))
-    except (KeyError, TypeError):
-        raise ArtifactError(
-            f"{folder / GOLDEN_REQUESTS}: holds no golden requests. Export the run again."
-        ) from None
     return found
 
 
-def decode_golden(ranker: Ranker, request: GoldenRequest, number: int) -> Batch:
+def decode_golden(ranker: Ranker, request: GoldenRequest, *, where: str) -> Batch:
     """Decode a golden request of an artifact.
+
+    Args:
+        ranker: The artifact.
+        request: One of its requests.
+        where: What errors call the request.
 
     Raises:
         ArtifactError: The artifact's own schema refuses it.
     """
-    try:
+    with refusing(where, "cannot be decoded"):
         return request.batch(ranker)
-    except DataError as error:
-        raise ArtifactError(f"golden request {number} cannot be decoded: {error}") from None
+
+
+def expected_scores(
+    request: GoldenRequest, tasks: Sequence[str], *, where: str
+) -> dict[str, Tensor]:
+    """Give the scores of a golden request, task -> (N,) float64.
+
+    Args:
+        request: Of an artifact.
+        tasks: Those that it must be scored for.
+        where: What errors call the request.
+
+    Raises:
+        ArtifactError: They are no numbers.
+    """
+    with refusing(where, "holds no scores"):
+        scores = {task: torch.tensor(request.scores[task], dtype=torch.float64) for task in tasks}
+        if any(one.dim() != 1 for one in scores.values()):
+            raise TypeError("Scores are no list.")
+    return scores

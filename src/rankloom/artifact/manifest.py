@@ -16,14 +16,20 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import (
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from rankloom.config import Config, validation_problems
 from rankloom.embedding import EmbeddingConfig
 from rankloom.errors import ArtifactError, SchemaError, join_problems
-from rankloom.ops.device import Precision
 from rankloom.schema import AnyFeature, AnyTask, Roles, Schema
 
 FORMAT_VERSION = 1
@@ -39,6 +45,8 @@ MAX_JSON_BYTES = 1 << 30
 _ADVICE = "Name the folder of an artifact, or export the run again."
 
 Storage = Literal["float32", "int8"]
+Width = Annotated[int, Field(ge=1, le=1 << 20)]
+"""Of what one feature becomes: what a file says of it is not trusted."""
 
 
 class FileEntry(Config):
@@ -59,18 +67,34 @@ class TableEntry(Config):
     """float32, or int8 with one scale a row."""
 
 
+class MomentsEntry(Config):
+    """Of a dense feature that is standardized."""
+
+    mean: float
+    """Of the training log."""
+    deviation: PositiveFloat
+    """Of the training log."""
+
+
+class QuantilesEntry(Config):
+    """Of a dense feature with quantile buckets."""
+
+    boundaries: tuple[float, ...]
+    """Between the buckets."""
+
+
 class EmbedderEntry(Config):
     """How the embedder is built."""
 
     config: EmbeddingConfig
     """Widths."""
-    sets: dict[str, PositiveInt]
+    sets: dict[str, Width]
     """Embedding sets beside the main one -> width."""
     ids: tuple[str, ...]
     """Features whose raw ids programs read."""
-    length_multiple: dict[str, PositiveInt]
+    length_multiple: dict[str, Width]
     """Sequence -> what its padded length is a multiple of."""
-    statistics: dict[str, dict[str, Any]]
+    statistics: dict[str, MomentsEntry | QuantilesEntry]
     """Dense feature -> what the training log says of it."""
 
 
@@ -123,8 +147,6 @@ class Manifest(Config):
     """Tasks in the order of the candidate program's results."""
     state: tuple[StateEntry, ...]
     """What passes between the programs."""
-    precision: Precision
-    """Of the matmuls the model was trained with; scoring is in fp32 unless asked otherwise."""
     tolerance: NonNegativeFloat
     """Largest |a - b| / max(1, |b|) that verifying allows on a tensor or score."""
     quantized: QuantizedEntry
@@ -160,13 +182,16 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     path = folder / MANIFEST
     values = read_json(path)
     version = values.get("format_version") if isinstance(values, dict) else None
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version != FORMAT_VERSION:
         raise ArtifactError(
             f"{path}: must have format_version {FORMAT_VERSION}. Got {str(version)[:80]!r}. Use "
             "the version of rankloom that wrote it, or export the run again."
         )
     said = values.pop("digest", None)
-    found = _digest(values)
+    try:
+        found = _digest(values)
+    except RecursionError:
+        raise ArtifactError(f"{path}: is nested too deep. {_ADVICE}") from None
     if found != said:
         raise ArtifactError(
             f"{path}: its content does not match its digest. Got {found[:16]}..., it says "
@@ -178,7 +203,7 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except ValidationError as error:
         problems = validation_problems(error)
         raise ArtifactError(f"{join_problems(problems, where=str(path))}") from None
-    except SchemaError as error:
+    except (SchemaError, RecursionError) as error:
         raise ArtifactError(f"{path}: {error}") from None
     return manifest, found
 
@@ -217,11 +242,12 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     Raises:
         ArtifactError: A file is missing or was changed; all such are named.
     """
-    problems = []
+    known = _names_of_files(manifest)
+    problems = [f"{name} is not listed." for name in known if name not in manifest.files]
     for name, entry in manifest.files.items():
         path = folder / name
-        if ".." in Path(name).parts or Path(name).is_absolute():
-            problems.append(f"{name!r} leads out of the folder.")
+        if name not in known:
+            problems.append(f"{name!r} is no file of an artifact.")
         elif not path.is_file():
             problems.append(f"{name} is missing.")
         elif path.stat().st_size != entry.num_bytes:
@@ -232,6 +258,13 @@ def check_files(folder: Path, manifest: Manifest) -> None:
         raise ArtifactError(
             join_problems(problems, where=str(folder)) + " Export the run again, or restore it."
         )
+
+
+def _names_of_files(manifest: Manifest) -> list[str]:
+    """Name the files that an artifact consists of, beside the manifest."""
+    names = [WEIGHTS, GOLDEN_REQUESTS, GOLDEN_TENSORS]
+    names += [VOCABULARIES] if manifest.vocabularies else []
+    return [*names, *(f"{PROGRAMS}/{name}.json" for name in manifest.programs)]
 
 
 def file_digest(path: Path) -> str:

@@ -9,7 +9,6 @@ it is depends on the machine (`int8_products`); the smaller file is certain.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -69,24 +68,32 @@ def quantize_weights(program: Program) -> tuple[Program, dict[str, Tensor]]:
 
 
 def dequantized(program: Program) -> Program:
-    """Compute the weights of a program in advance, for machines where that is faster."""
+    """Compute the weights of a program in advance.
+
+    Args:
+        program: Is left as it is.
+    """
     graph = fx.Graph()
     graph.output(graph.graph_copy(program.module.graph, {}))
-    constants: Mapping[str, Tensor] = dict(program.module.named_buffers())
     holder = torch.nn.Module()
+    for name, child in program.module.named_children():
+        holder.add_module(name, child)
+    constants = dict(program.module.named_buffers(recurse=False))
+    for name, value in constants.items():
+        holder.register_buffer(name, value)
     for number, node in enumerate(list(graph.nodes)):
         if node.target is not ours.dequantize.default:
             continue
         values, scale = (constants[str(one.target)] for one in node.args)
-        holder.register_buffer(f"weight_{number}", values * scale)
-        with graph.inserting_before(node):
-            weight = graph.get_attr(f"weight_{number}")
-        node.replace_all_uses_with(weight)
+        if node.users:
+            holder.register_buffer(f"weight_{number}", values * scale)
+            with graph.inserting_before(node):
+                node.replace_all_uses_with(graph.get_attr(f"weight_{number}"))
         graph.erase_node(node)
-    graph.eliminate_dead_code()
-    for node in graph.nodes:
-        if node.op == "get_attr" and not hasattr(holder, str(node.target)):
-            holder.register_buffer(str(node.target), constants[str(node.target)])
+    for node in list(graph.nodes):
+        if node.op == "get_attr" and not node.users:
+            graph.erase_node(node)
+    # A graph module takes over the constants that the graph names, and no others.
     return Program(fx.GraphModule(holder, graph), program.inputs, program.outputs)
 
 

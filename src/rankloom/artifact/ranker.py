@@ -19,7 +19,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rankloom.artifact.fit import (
+    CONSTANT,
+    NUMERIC,
+    RATE_OF_PROGRAM,
+    SCALE,
+    TABLE,
+    check_programs,
+    check_tables,
+    refusing,
+)
 from rankloom.artifact.manifest import (
+    GOLDEN_TENSORS,
     PROGRAMS,
     VOCABULARIES,
     WEIGHTS,
@@ -29,22 +40,19 @@ from rankloom.artifact.manifest import (
     read_text,
 )
 from rankloom.artifact.program_file import from_json
+from rankloom.artifact.tuning import Choice, tune
 from rankloom.data.batch import Batch
 from rankloom.data.key_index import KeyIndex, index_of_arrays
 from rankloom.data.request import Given, RequestDecoder
 from rankloom.data.statistics import statistics_from_dict
 from rankloom.embedding import MAIN_SET, Embedder, FusedTables
 from rankloom.embedding.int8_tables import Int8Tables
-from rankloom.errors import ArtifactError, join_problems
-from rankloom.hoist import Program, Programs
-from rankloom.hoist.capture import CROSSINGS, inputs_by_path
+from rankloom.errors import ArtifactError
+from rankloom.hoist import Programs
+from rankloom.hoist.capture import inputs_by_path
 from rankloom.losses import predictions
 from rankloom.ops.device import choose_device
-from rankloom.schema import Rate
 from rankloom.tensor_files import map_tensors
-
-TABLE, SCALE, NUMERIC, CONSTANT = "table/", "scale/", "numeric/", "constant/"
-"""What the names of tensors in the weights file begin with."""
 
 
 class Ranker:
@@ -56,6 +64,7 @@ class Ranker:
         decoder: From plain values to batches.
         embedder: From batches to inputs.
         programs: From inputs to logits.
+        choices: How the programs run here, where there was a choice.
         device: Where it computes.
     """
 
@@ -67,6 +76,7 @@ class Ranker:
         decoder: RequestDecoder,
         embedder: Embedder,
         programs: Programs,
+        choices: Sequence[Choice],
         device: torch.device,
     ) -> None:
         self.manifest = manifest
@@ -75,6 +85,7 @@ class Ranker:
         self.decoder = decoder
         self.embedder = embedder
         self.programs = programs
+        self.choices = tuple(choices)
         self.device = device
 
     def score(
@@ -158,7 +169,7 @@ def load(
     manifest, digest = read_manifest(folder)
     if check:
         check_files(folder, manifest)
-    programs: dict[str, str] = {
+    texts: dict[str, str] = {
         name: read_text(folder / PROGRAMS / f"{name}.json") for name in manifest.programs
     }
     indexes = _indexes(folder / VOCABULARIES, manifest)
@@ -166,8 +177,9 @@ def load(
     return assemble(
         manifest,
         tensors,
-        programs,
+        texts,
         indexes,
+        inputs=_golden_inputs(folder / GOLDEN_TENSORS) if manifest.quantized.parts else None,
         digest=digest,
         device=choose_device(device),
         where=str(folder),
@@ -177,9 +189,10 @@ def load(
 def assemble(
     manifest: Manifest,
     tensors: Mapping[str, Tensor],
-    programs: Mapping[str, str],
+    texts: Mapping[str, str],
     indexes: Mapping[str, KeyIndex],
     *,
+    inputs: Mapping[str, Tensor] | None = None,
     digest: str = "",
     device: torch.device | None = None,
     where: str = "artifact",
@@ -189,8 +202,9 @@ def assemble(
     Args:
         manifest: What it is.
         tensors: Of the weights file.
-        programs: Name -> JSON text.
+        texts: Program -> its JSON.
         indexes: Table -> index of its vocabulary's keys.
+        inputs: Of one request, to measure what is faster where the artifact leaves a choice.
         digest: The artifact's identity.
         device: Where to compute; default: the CPU.
         where: What errors call the artifact.
@@ -205,39 +219,32 @@ def assemble(
         if name.startswith(CONSTANT)
     }
     read = {
-        name: from_json(text, constants, where=f"{where}/{name}.json", device=device).to(device)
-        for name, text in programs.items()
+        name: from_json(text, constants, where=f"{where}/{PROGRAMS}/{name}.json", device=device).to(
+            device
+        )
+        for name, text in texts.items()
     }
-    problems = _wrong_programs(read)
-    if problems:
-        raise ArtifactError(join_problems(problems, where=where) + " Export the run again.")
-    rates = {"user": Rate.USER, "request": Rate.REQUEST, "candidate": Rate.CANDIDATE}
-    by_rate = {rate: read[name] for name, rate in rates.items() if name in read}
+    check_tables(manifest, tensors, indexes, where=where)
+    with refusing(f"{where}/{WEIGHTS}", "its tables or statistics do not fit"):
+        embedder = _embedder(where, manifest, tensors).to(device).train(False)
+    check_programs(manifest, read, embedder.layout(), where=where)
+    by_rate = {rate: read[name] for name, rate in RATE_OF_PROGRAM.items() if name in read}
+    with refusing(f"{where}/{PROGRAMS}"):
+        programs, choices = tune(
+            Programs(by_rate, read["one_request"]),
+            None if inputs is None else {name: one.to(device) for name, one in inputs.items()},
+            may_use_bf16="candidate" in manifest.quantized.parts,
+            device=device,
+        )
     return Ranker(
         manifest,
         digest,
         decoder=RequestDecoder(manifest.schema_of_log, indexes),
-        embedder=_embedder(where, manifest, tensors).to(device).train(False),
-        programs=Programs(by_rate, read["one_request"]),
+        embedder=embedder,
+        programs=programs,
+        choices=choices,
         device=device,
     )
-
-
-def _wrong_programs(programs: Mapping[str, Program]) -> list[str]:
-    """List what does not fit: programs that lack, values that nobody makes."""
-    problems = [f"{n}.json is missing." for n in ("candidate", "one_request") if n not in programs]
-    made: set[str] = set(CROSSINGS)
-    for name in ("user", "request", "candidate", "one_request"):
-        if name not in programs:
-            continue
-        # A path is an input of the network.
-        problems += [
-            f"{name}.json reads {one!r}, which no program makes."
-            for one in programs[name].inputs
-            if one not in made and "/" not in one
-        ]
-        made |= set(programs[name].outputs)
-    return problems
 
 
 def _embedder(where: str, manifest: Manifest, tensors: Mapping[str, Tensor]) -> Embedder:
@@ -249,7 +256,7 @@ def _embedder(where: str, manifest: Manifest, tensors: Mapping[str, Tensor]) -> 
     embedder = Embedder(
         schema,
         sizes,
-        {name: statistics_from_dict(values) for name, values in about.statistics.items()},
+        {name: statistics_from_dict(one.to_dict()) for name, one in about.statistics.items()},
         about.config,
         sets={name: dim for name, dim in about.sets.items() if name != MAIN_SET},
         ids=about.ids,
@@ -299,8 +306,9 @@ def _bound(
 def _side_by_side(parts: list[Tensor]) -> Tensor:
     """Put tables below each other: without a copy where the file has them so."""
     first, end = parts[0], parts[0].data_ptr()
+    file = first.untyped_storage().data_ptr()
     for part in parts:
-        if part.data_ptr() != end:
+        if part.data_ptr() != end or part.untyped_storage().data_ptr() != file:
             return torch.cat(parts)
         end += part.numel() * part.element_size()
     shape = (sum(len(part) for part in parts), *first.shape[1:])
@@ -323,6 +331,17 @@ def _indexes(path: Path, manifest: Manifest) -> dict[str, KeyIndex]:
         except ValueError as error:
             raise ArtifactError(f"{path}: vocabulary of table {table!r}: {error}.") from None
     return found
+
+
+def _golden_inputs(path: Path) -> dict[str, Tensor]:
+    """Give the inputs of the golden request with the most candidates."""
+    by_request: dict[str, dict[str, Tensor]] = {}
+    for name, tensor in _mapped(path).items():
+        number, _, rest = name.partition("/")
+        if rest.startswith("inputs/"):
+            by_request.setdefault(number, {})[rest.removeprefix("inputs/")] = tensor
+    requests = [one for one in by_request.values() if "request_index" in one]
+    return max(requests, key=lambda one: len(one["request_index"]), default={})
 
 
 def _mapped(path: Path) -> dict[str, Tensor]:

@@ -13,8 +13,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from rankloom.artifact.golden import decode_golden, read_golden, trace
+from rankloom.artifact.fit import refusing
+from rankloom.artifact.golden import decode_golden, expected_scores, read_golden, steps
+from rankloom.artifact.manifest import GOLDEN_REQUESTS
 from rankloom.artifact.ranker import Ranker, load
+from rankloom.artifact.tuning import Choice
 from rankloom.data.batch import Batch, join_batches
 from rankloom.errors import ArtifactError
 
@@ -33,6 +36,8 @@ class Verification:
     """Way of scoring -> largest |a - b| / max(1, |b|) of a score."""
     tolerance: float
     """What is allowed."""
+    choices: tuple[Choice, ...] = ()
+    """How the programs run on this machine, where there was a choice."""
 
     def __str__(self) -> str:
         ways = ", ".join(f"{way} {error:.1e}" for way, error in self.largest_error.items())
@@ -59,33 +64,50 @@ def verify(folder: str | Path, *, device: Literal["auto", "cpu", "cuda"] = "cpu"
     if not golden:
         raise ArtifactError(f"{folder}: has no golden request. Export the run again.")
     tolerance = ranker.manifest.tolerance
-    batches = [decode_golden(ranker, request, number) for number, (request, _) in enumerate(golden)]
-    for number, (batch, (_, expected)) in enumerate(zip(batches, golden, strict=True)):
-        found = trace(ranker, ranker.inputs(batch))
-        name = first_difference(found, expected, tolerance)
-        if name is not None:
-            raise ArtifactError(
-                f"{folder}: golden request {number}: {name} differs from what was exported. "
-                f"{_both(found.get(name), expected.get(name))} Its programs or weights are not "
-                "what was exported, or this machine computes otherwise. Export the run again here."
-            )
-    expected_scores = {
-        task: torch.cat([torch.tensor(request.scores[task]).double() for request, _ in golden])
-        for task in ranker.manifest.outputs
-    }
+    batches: list[Batch] = []
+    parts: list[dict[str, Tensor]] = []
+    for number, (request, expected) in enumerate(golden):
+        where = f"{folder / GOLDEN_REQUESTS}: request {number}"
+        batches.append(decode_golden(ranker, request, where=where))
+        parts.append(expected_scores(request, ranker.manifest.outputs, where=where))
+        with refusing(str(folder), f"inputs of golden request {number} cannot be made"):
+            inputs = ranker.inputs(batches[-1])
+        for step, found in steps(ranker, inputs, where=str(folder)):
+            wanted = {n: t for n, t in expected.items() if n.startswith(f"{step}/")}
+            name = first_difference(found, wanted, tolerance)
+            if name is not None:
+                raise ArtifactError(
+                    f"{folder}: golden request {number}: {name} differs from what was exported. "
+                    f"{_both(found.get(name), wanted.get(name))} Its programs or weights are not "
+                    "what was exported, or this machine computes otherwise. Export the run again "
+                    "here."
+                )
+    # The candidate program runs on several requests only.
+    with refusing(str(folder), "inputs of all golden requests cannot be made"):
+        inputs = ranker.inputs(join_batches(batches))
+    for _ in steps(ranker, inputs, where=str(folder)):
+        pass
+    scores = _joined(parts)
     errors = {}
     for way, score in _WAYS.items():
-        scores = score(ranker, batches)
-        errors[way] = error = max(
-            float(_error(scores[task], expected_scores[task]).max()) for task in expected_scores
-        )
+        with refusing(str(folder), f"golden requests cannot be scored {way}"):
+            found = score(ranker, batches)
+            # Python's max would pass over NaN.
+            each = [_error(found[task], expected).max() for task, expected in scores.items()]
+            errors[way] = error = float(torch.stack(each).max())
         # Written so that NaN fails.
         if not error <= tolerance:
             raise ArtifactError(
                 f"{folder}: scored {way}, golden requests are off by {error:.3g}, allowed are "
                 f"{tolerance:.3g}. Export the run again."
             )
-    return Verification(len(golden), sum(b.num_rows for b in batches), errors, tolerance)
+    return Verification(
+        num_requests=len(golden),
+        num_rows=sum(batch.num_rows for batch in batches),
+        largest_error=errors,
+        tolerance=tolerance,
+        choices=ranker.choices,
+    )
 
 
 def first_difference(
@@ -104,6 +126,8 @@ def first_difference(
 
 
 def _error(found: Tensor, expected: Tensor) -> Tensor:
+    if found.shape != expected.shape:
+        raise ValueError(f"{tuple(found.shape)} values instead of {tuple(expected.shape)}.")
     error = (found - expected).abs() / expected.abs().clamp(min=1)
     # Two infinities of one sign are equal.
     return error.masked_fill(found == expected, 0.0)
@@ -112,8 +136,11 @@ def _error(found: Tensor, expected: Tensor) -> Tensor:
 def _both(found: Tensor | None, expected: Tensor | None) -> str:
     if found is None or expected is None:
         return "Got it only here." if expected is None else "Got it only in the artifact."
-    if found.shape != expected.shape:
-        return f"Got shape {tuple(found.shape)} instead of {tuple(expected.shape)}."
+    if (found.shape, found.dtype) != (expected.shape, expected.dtype):
+        return (
+            f"Got {tuple(found.shape)} of {found.dtype} instead of {tuple(expected.shape)} of "
+            f"{expected.dtype}."
+        )
     error = float(_error(found.cpu().double(), expected.double()).max())
     return f"Got an error of {error:.3g}."
 

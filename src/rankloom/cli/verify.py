@@ -17,4 +17,7 @@ def verify(
     """Check an artifact's files and scores; the first tensor that differs is named."""
     from rankloom import api
 
-    typer.echo(f"verified  {api.verify(folder, device=device)}")
+    found = api.verify(folder, device=device)
+    typer.echo(f"verified  {found}")
+    for choice in found.choices:
+        typer.echo(f"          {choice}")

@@ -55,7 +55,8 @@ class Program(nn.Module):
 
     def forward(self, values: Values) -> tuple[Tensor, ...]:
         """Run on tensors by name; only `inputs` are read."""
-        result: tuple[Tensor, ...] = self.module(*(values[name] for name in self.inputs))
+        # Not `self.module(...)`: that prints to standard error what fails.
+        result: tuple[Tensor, ...] = self.module.forward(*(values[name] for name in self.inputs))
         return result
 
 

@@ -74,14 +74,15 @@ def matmul_rate(precision: Precision, device: torch.device, *, seconds: float = 
     best, began = float("inf"), time.perf_counter()
     torch.mm(a, b, out=out)
     while time.perf_counter() - began < seconds or best == float("inf"):
-        _synchronize(device)
+        synchronize(device)
         start = time.perf_counter()
         torch.mm(a, b, out=out)
-        _synchronize(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - start)
     return 2 * n**3 / best
 
 
-def _synchronize(device: torch.device) -> None:
+def synchronize(device: torch.device) -> None:
+    """Wait until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
