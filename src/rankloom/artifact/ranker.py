@@ -264,7 +264,7 @@ def _embedder(where: str, manifest: Manifest, tensors: Mapping[str, Tensor]) -> 
         generator=None,
     )
     for number, group in enumerate(embedder.table_groups()):
-        embedder.groups[number] = _bound(where, manifest, group, tensors)
+        embedder.groups[number] = _bound(where, group, tensors)
     numeric = {
         name.removeprefix(NUMERIC): value
         for name, value in tensors.items()
@@ -278,28 +278,21 @@ def _embedder(where: str, manifest: Manifest, tensors: Mapping[str, Tensor]) -> 
     return embedder
 
 
-def _bound(
-    where: str, manifest: Manifest, group: FusedTables, tensors: Mapping[str, Tensor]
-) -> FusedTables:
-    """Give a group of tables its weight."""
-    tables: list[Tensor] = []
-    scales: list[Tensor] = []
-    for name, size in group.sizes.items():
-        entry = manifest.tables.get(name)
-        is_int8 = entry is not None and entry.storage == "int8"
-        table, scale = tensors.get(TABLE + name), tensors.get(SCALE + name)
-        wanted = ((size, group.dim), torch.int8 if is_int8 else torch.float32)
-        got = None if table is None else (tuple(table.shape), table.dtype)
-        if table is None or got != wanted or (is_int8 and (scale is None or len(scale) != size)):
+def _bound(where: str, group: FusedTables, tensors: Mapping[str, Tensor]) -> FusedTables:
+    """Give a group of tables its weight; rows and types were checked."""
+    tables = []
+    for name in group.sizes:
+        table = tensors.get(TABLE + name)
+        if table is None or table.shape[1] != group.dim:
+            got = "none" if table is None else table.shape[1]
             raise ArtifactError(
-                f"{where}: table {name!r} must be of shape and type {wanted}. Got {got}. Export "
-                "the run again."
+                f"{where}: table {name!r} must be {group.dim} wide. Got {got}. Export the run again."
             )
         tables.append(table)
-        scales += [scale] if scale is not None and is_int8 else []
-    if len(scales) == len(tables):
-        return Int8Tables(group, _side_by_side(tables), _side_by_side(scales))
-    group.weight = _side_by_side(tables)
+    weight = _side_by_side(tables)
+    if weight.dtype == torch.int8:
+        return Int8Tables(group, weight, _side_by_side([tensors[SCALE + n] for n in group.sizes]))
+    group.weight = weight
     return group
 
 
