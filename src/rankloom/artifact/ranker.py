@@ -286,7 +286,8 @@ def _bound(where: str, group: FusedTables, tensors: Mapping[str, Tensor]) -> Fus
         if table is None or table.shape[1] != group.dim:
             got = "none" if table is None else table.shape[1]
             raise ArtifactError(
-                f"{where}: table {name!r} must be {group.dim} wide. Got {got}. Export the run again."
+                f"{where}: table {name!r} must be {group.dim} wide. Got {got}. Export the run "
+                "again."
             )
         tables.append(table)
     weight = _side_by_side(tables)

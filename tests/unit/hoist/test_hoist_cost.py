@@ -37,9 +37,13 @@ def test_parts_of_a_model() -> None:
     cost = cost_by_rate(model.network, hoisted, model.embedder(batch).inputs)
     names = [part.name for part in cost.parts]
     assert names == ["histories", "tokenization", "interaction", "head"]
-    histories = cost.parts[0]
-    # The events' part of the unit's first layer is a user's; the rest is a candidate's. Histories
-    # of 12 events are padded to 16.
-    events_part = 2 * 16 * 8 * 80
-    assert histories.flops[Rate.USER] == events_part
-    assert histories.plain_flops - histories.flops[Rate.CANDIDATE] == N * events_part
+    histories, tokenization = cost.parts[:2]
+    # Every product of the unit has the candidate in it.
+    assert histories.plain_flops == histories.flops[Rate.CANDIDATE] > 0
+    assert not histories.flops.get(Rate.USER)
+    # The profile's token, and its columns of the global token.
+    profile = 2 * 16 * 24 * 2
+    assert tokenization.flops[Rate.USER] == profile
+    moment = tokenization.flops[Rate.REQUEST]
+    saved = tokenization.plain_flops - tokenization.flops[Rate.CANDIDATE]
+    assert saved == N * (profile + moment)

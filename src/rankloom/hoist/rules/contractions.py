@@ -132,10 +132,12 @@ def _biased(r: Rewriter, whole: Whole, bias: Value) -> Whole:
     """Fuse the bias into the product where there is such an operation."""
     product, added = whole.node, r.whole(bias)
     target, args = None, product.args
-    if not product.users and added.rate == Rate.CONSTANT:
-        if product.target is aten.linear.default and len(added.shape) == 1:
+    is_constant, ndim = added.rate == Rate.CONSTANT, len(added.shape)
+    is_alike = is_constant or (added.rate == whole.rate and ndim == len(whole.shape))
+    if not product.users:
+        if product.target is aten.linear.default and is_constant and ndim == 1:
             target, args = aten.linear.default, (*args, added.node)
-        elif product.target is aten.bmm.default and not whole.narrow_dims:
+        elif product.target is aten.bmm.default and is_alike and not whole.narrow_dims:
             target, args = aten.baddbmm.default, (added.node, *args)
     if target is None:
         left, right = r.join([whole, added])

@@ -24,6 +24,10 @@ from rankloom.hoist.rules.slicing import cut, resized
 from rankloom.hoist.values import Parts, Rows, Shape, Sum, Value, Whole, is_at_rows, is_one
 from rankloom.schema import Rate
 
+REPEATED_SHARE = 4
+"""A request's matrix is repeated for each row if that has so many times fewer elements than the
+product."""
+
 
 @dataclass(frozen=True)
 class Product:
@@ -275,6 +279,14 @@ def _by_request(
     if own[0] != product.row or other[0] != product.row or product.out[0] != product.row:
         return None
     if any(one.rows is None or one.rows.block != 1 for one in wholes) or len(free) > 1:
+        return None
+    # A matrix of the request that is small beside the result is better repeated: its product then
+    # gives the rows in their order.
+    held, made = (
+        prod(typical(size, r.capture.num_rows) for size in of)
+        for of in (wholes[1 - at_rows].shape, shape)
+    )
+    if REPEATED_SHARE * held <= made:
         return None
     slots = Whole(r.crossing("slots"), Rate.CANDIDATE, None, ())
     place = Whole(r.crossing("slot_of_row"), Rate.CANDIDATE, None, ())
