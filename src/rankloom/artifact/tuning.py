@@ -49,9 +49,9 @@ class InBf16(Program):
         self._device = device
 
     def forward(self, values: Mapping[str, Tensor]) -> tuple[Tensor, ...]:
-        """Run on tensors by name."""
+        """Run on tensors by name; results are as wide as without."""
         with autocast_for("bf16", self._device):
-            return super().forward(values)
+            return tuple(result.float() for result in super().forward(values))
 
 
 def candidate_in_bf16(programs: Programs, device: torch.device) -> Programs:
