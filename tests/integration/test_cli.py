@@ -201,6 +201,8 @@ def test_a_run_from_its_file_to_its_scores(
 
     described = output_of(monkeypatch, capsys, "describe", folder, "--candidates", "50")
     assert "one request of 50 candidates, hoisted" in described
+    tables = [line.split()[0] for line in described.splitlines() if line.endswith("candidates")]
+    assert tables == ["FLOPs", "bytes"]
     assert "hoisting saves " in described
 
     evaluated = output_of(monkeypatch, capsys, "evaluate", folder, "--split", "valid")
@@ -310,7 +312,7 @@ def test_quickstart(
     text = output_of(monkeypatch, capsys, *arguments)
     run = tmp_path / "runs" / "quickstart"
     assert f"scored    {pq.read_metadata(run / 'scored.parquet').num_rows:,} rows" in text
-    assert text.splitlines()[-1].startswith("next      rankloom predict runs/quickstart ")
+    assert text.splitlines()[-1].startswith("next      rankloom export runs/quickstart ")
     first = (run / "metrics.jsonl").read_text()
     # Once more: the earlier one is replaced.
     output_of(monkeypatch, capsys, *arguments)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from rankloom.api.run import Run
 from rankloom.errors import ConfigError
 from rankloom.hoist import Decision, hoist
@@ -61,16 +63,11 @@ def describe_request(model: Model, num_candidates: int) -> str:
     hoisted = hoist(model.network, model.embedder(example_batch(model)).inputs)
     batch = example_batch(model, rows_of_request=(num_candidates,), full_histories=True)
     cost = cost_by_rate(model.network, hoisted, model.embedder(batch).inputs)
-    width = max(len(part.name) for part in cost.parts)
     lines = [
         f"one request of {num_candidates} candidates, hoisted",
-        f"{'FLOPs':{width}}  {'plain':>10}  {'user':>10}  {'request':>10}  {'candidates':>10}",
+        *_rate_lines("FLOPs", {p.name: (p.plain_flops, p.flops) for p in cost.parts}),
+        *_rate_lines("bytes", {p.name: (p.plain_bytes, p.bytes) for p in cost.parts}),
     ]
-    for part in cost.parts:
-        counts = [part.plain_flops, *(part.flops.get(rate, 0.0) for rate in _RATES)]
-        lines.append(f"{part.name:{width}}  " + "  ".join(f"{scaled(one):>10}" for one in counts))
-    counts = [cost.plain_flops, *(cost.flops_at(rate) for rate in _RATES)]
-    lines.append(f"{'sum':{width}}  " + "  ".join(f"{scaled(one):>10}" for one in counts))
     lines.append(
         f"hoisting saves {cost.hoisted_share:.1%} of the FLOPs; state: "
         + ", ".join(
@@ -81,6 +78,18 @@ def describe_request(model: Model, num_candidates: int) -> str:
         lines.append("most of the state is the request's: not cacheable across requests")
     lines += _decision_lines(hoisted.decisions)
     return "\n".join(lines)
+
+
+def _rate_lines(title: str, parts: Mapping[str, tuple[float, Mapping[Rate, float]]]) -> list[str]:
+    """Give a table of what each part costs, before and at each rate after hoisting."""
+    rows = {name: [plain, *(at.get(r, 0.0) for r in _RATES)] for name, (plain, at) in parts.items()}
+    rows["sum"] = [sum(column) for column in zip(*rows.values(), strict=True)]
+    width = max(len(title), *map(len, rows))
+    heads = "  ".join(f"{head:>10}" for head in ("plain", "user", "request", "candidates"))
+    return [f"{title:{width}}  {heads}"] + [
+        f"{name:{width}}  " + "  ".join(f"{scaled(one):>10}" for one in counts)
+        for name, counts in rows.items()
+    ]
 
 
 def _decision_lines(decisions: list[Decision]) -> list[str]:

@@ -58,8 +58,8 @@ def quickstart(
         f"run       {to}   report  {result.folder.report}   {time.perf_counter() - began:.0f} s"
     )
     typer.echo(
-        f"next      rankloom predict {to} YOUR.parquet --to SCORED.parquet, or a run file of your "
-        "own: rankloom train RUN.yaml"
+        f"next      rankloom export {to} --to artifacts/{to.name}, or a run file of your own: "
+        "rankloom train RUN.yaml"
     )
 
 
