@@ -29,7 +29,6 @@ from rankloom.artifact.manifest import (
     FileEntry,
     Manifest,
     QuantizedEntry,
-    file_digest,
     manifest_text,
 )
 from rankloom.artifact.program_file import to_json
@@ -37,6 +36,7 @@ from rankloom.artifact.quantize import quantize_weights
 from rankloom.artifact.ranker import Ranker, assemble
 from rankloom.artifact.tuning import candidate_in_bf16
 from rankloom.artifact.verify import Verification, verify
+from rankloom.atomic import file_digest, sync
 from rankloom.data.key_index import KeyIndex
 from rankloom.data.statistics import Statistics, statistics_to_dict
 from rankloom.embedding.int8_tables import quantize_rows
@@ -140,6 +140,7 @@ def export(
             report("verifying")
             verification = verify(temporary)
             temporary.replace(place)
+            sync(place.parent)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
@@ -303,11 +304,7 @@ def _write(
     manifest = draft.manifest(contents, quantized, tolerance=tolerance, files=files)
     (folder / MANIFEST).write_text(manifest_text(manifest), encoding="utf-8")
     for path in (*folder.rglob("*"), folder):
-        descriptor = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync(path)
 
 
 def _check_scores(ranker: Ranker, golden: Sequence[GoldenRequest]) -> None:

@@ -27,6 +27,7 @@ from pydantic import (
     ValidationError,
 )
 
+from rankloom.atomic import file_digest
 from rankloom.config import Config, validation_problems
 from rankloom.embedding import EmbeddingConfig
 from rankloom.errors import ArtifactError, SchemaError, join_problems
@@ -265,12 +266,6 @@ def _names_of_files(manifest: Manifest) -> list[str]:
     names = [WEIGHTS, GOLDEN_REQUESTS, GOLDEN_TENSORS]
     names += [VOCABULARIES] if manifest.vocabularies else []
     return [*names, *(f"{PROGRAMS}/{name}.json" for name in manifest.programs)]
-
-
-def file_digest(path: Path) -> str:
-    """Give the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _digest(values: dict[str, Any]) -> str:

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from rankloom.atomic import write_text
+from rankloom.atomic import file_digest, sync, write_text
 from rankloom.errors import CheckpointError
 from rankloom.models import Model
 from rankloom.tensor_files import describe, read_into, write_tensors
@@ -142,9 +142,9 @@ class Checkpoints:
             }
             (temporary / "manifest.json").write_text(json.dumps(manifest, indent=1))
             for path in temporary.iterdir():
-                _sync(path)
+                sync(path)
             temporary.rename(final)
-            _sync(self.folder)
+            sync(self.folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
@@ -303,12 +303,6 @@ def schema_digest(model: Model) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def file_digest(path: Path) -> str:
-    """Give the sha256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _digest_or_none(path: Path) -> str | None:
     try:
         return file_digest(path)
@@ -332,12 +326,3 @@ def _load_dense_state(
         if name in found:
             # A fused AdamW counts its steps beside the parameter.
             dense.state[parameter] = {k: v.to(parameter.device) for k, v in found[name].items()}
-
-
-def _sync(path: Path) -> None:
-    """Have the system write a file or folder to its disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
