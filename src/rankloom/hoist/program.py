@@ -284,7 +284,13 @@ def for_one_request(program: Program) -> Program:
         new.meta = dict(node.meta)
         node.replace_all_uses_with(new)
         graph.erase_node(node)
-    return Program(fx.GraphModule(program.module, graph), program.inputs, program.outputs)
+    kept = []
+    for node, name in zip(_inputs(graph), program.inputs, strict=True):
+        if node.users:
+            kept.append(name)
+        else:
+            graph.erase_node(node)
+    return Program(fx.GraphModule(program.module, graph), kept, program.outputs)
 
 
 def _inputs(graph: fx.Graph) -> list[fx.Node]:

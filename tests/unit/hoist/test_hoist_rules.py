@@ -144,6 +144,23 @@ def test_softmax_attention_by_hand(heads: bool) -> None:
     hoisted = hoisted_equals_plain(Tiny(body, {"u": (10, 8), "c": (8,)}))
     graph = hoisted.programs.by_rate[Rate.CANDIDATE].module.graph
     assert not any("rankloom.expand" in str(node.target) for node in graph.nodes)
+    # One request has all its candidates side by side already.
+    assert "slots" in hoisted.programs.by_rate[Rate.CANDIDATE].inputs
+    assert not {"slots", "slot_of_row"} & set(hoisted.programs.one_request.inputs)
+
+
+def test_a_requests_matrix_that_is_small_beside_its_product_is_repeated() -> None:
+    """`u (W diag(c))` (B, 10, 64): to repeat u (10, 8) costs less than to turn the product."""
+
+    def body(u: Tensor, c: Tensor, w: dict[str, Tensor]) -> Tensor:
+        shift = F.linear(c, w["b"])[:, None]
+        return torch.baddbmm(shift, u, c[:, :, None] * w["w"])
+
+    network = Tiny(body, {"u": (10, 8), "c": (8,)}, {"w": (8, 64), "b": (64, 8)})
+    program = hoisted_equals_plain(network).programs.one_request
+    names = [str(node.target) for node in program.module.graph.nodes]
+    assert names.count("aten.baddbmm.default") == 1
+    assert not any("einsum" in name or "add.Tensor" in name for name in names)
 
 
 def test_a_norm_over_mixed_columns_is_left_alone() -> None:
