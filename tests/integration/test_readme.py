@@ -29,3 +29,4 @@ def test_the_python_example_runs(
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
     printed = capsys.readouterr().out
     assert "AUC" in printed
+    assert "'like': array([" in printed
