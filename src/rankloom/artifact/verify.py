@@ -21,8 +21,6 @@ from rankloom.artifact.tuning import Choice
 from rankloom.data.batch import Batch, join_batches
 from rankloom.errors import ArtifactError
 
-Between = dict[str, Tensor]
-
 
 @dataclass(frozen=True)
 class Verification:
