@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rankloom.artifact.fit import CONSTANT, NUMERIC, SCALE, TABLE
+from rankloom.artifact.fit import CONSTANT, NUMERIC, RATE_OF_PROGRAM, SCALE, TABLE
 from rankloom.artifact.golden import GoldenRequest, write_golden
 from rankloom.artifact.manifest import (
     FORMAT_VERSION,
@@ -44,14 +44,13 @@ from rankloom.errors import ArtifactError, ConfigError
 from rankloom.hoist import Decision, Hoisted, Program, hoist
 from rankloom.models import Model
 from rankloom.models.example import example_batch
-from rankloom.schema import Rate
 from rankloom.tensor_files import write_tensors
 
 Part = Literal["tables", "user", "candidate"]
 PARTS: tuple[Part, ...] = ("tables", "user", "candidate")
 TOLERANCE = 1e-5
 """Largest |a - b| / max(1, |b|) of a score in fp32 against the plain network's."""
-_NAMES = {Rate.USER: "user", Rate.REQUEST: "request", Rate.CANDIDATE: "candidate"}
+_NAMES = {rate: name for name, rate in RATE_OF_PROGRAM.items()}
 
 
 @dataclass(frozen=True)
