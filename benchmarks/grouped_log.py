@@ -2,8 +2,9 @@
 
     logit = a + sum_f u_f(value) + sum_g v_g(value) + sum_k <p_k(user), q_k(item)>
 
-where u, v are effects of single values and p, q are sums of vectors of all the user's and all the
-item's values. A model that sees user and item apart cannot learn the last term.
+where u, v are effects of single values, and p, q are sums of vectors of the values of two columns
+a side. A model that sees user and item apart cannot learn the last term: the true logit has an AUC
+of .820, and without that term .697.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-NUM_IDS, CANDIDATES = 200, 30
+NUM_IDS, CANDIDATES = 20, 30
 NUM_COLUMNS = {"user": 18, "item": 12}
-NUM_CROSSES = 8
+CROSSED_COLUMNS, NUM_CROSSES = 2, 8
+"""Columns of a side that enter the crosses, and the width of their vectors."""
 SCALES = {"user": 0.6, "item": 0.8, "cross": 1.2}
 """Deviation of each part of the logit."""
 
@@ -47,7 +49,10 @@ def write_grouped_log(folder: Path, *, num_rows: int, seed: int) -> Path:
     for side, shape in shapes.items():
         count = NUM_COLUMNS[side]
         effects = signal.normal(size=(count, NUM_IDS)) / np.sqrt(count)
-        latent = signal.normal(size=(count, NUM_IDS, NUM_CROSSES)) / np.sqrt(count)
+        latent = np.zeros((count, NUM_IDS, NUM_CROSSES))
+        latent[:: count // CROSSED_COLUMNS] = signal.normal(
+            size=(CROSSED_COLUMNS, NUM_IDS, NUM_CROSSES)
+        ) / np.sqrt(CROSSED_COLUMNS)
         values = rng.integers(NUM_IDS, size=(count, *shape))
         parts[side] = sum(effects[f][values[f]] for f in range(count))
         vectors[side] = sum(latent[f][values[f]] for f in range(count))

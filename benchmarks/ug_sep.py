@@ -39,7 +39,7 @@ SEPARATIONS: dict[str, dict[str, Any] | None] = {
 SETTINGS: dict[str, Any] = {
     "ratios": list(USER_TOKENS),
     "seeds": 5,
-    "train_rows": 999_990,
+    "train_rows": 599_970,
     "test_rows": 499_980,
     "token_dim": 72,
     "num_layers": 2,
@@ -123,7 +123,7 @@ def _quality(cell: Cell) -> dict[str, Any]:
     options = cell.options
     rows = {"train": options["train_rows"], "test": options["test_rows"]}
     logs = {
-        split: write_grouped_log(LOGS / f"{split}-{count}", num_rows=count, seed=seed)
+        split: write_grouped_log(LOGS / f"{split}-{count}-crossed", num_rows=count, seed=seed)
         for seed, (split, count) in enumerate(rows.items())
     }
     run = api.load_run(
@@ -138,7 +138,9 @@ def _quality(cell: Cell) -> dict[str, Any]:
             "model": _model_values(options),
             "training": {
                 "epochs": 1,
-                "batch_size": 3840,
+                "batch_size": 1024,
+                "dense": {"kind": "adamw", "lr": 3e-3},
+                "sparse": {"kind": "adam", "lr": 3e-3},
                 "seed": cell.repeat,
                 "checkpoint_every_steps": None,
             },
