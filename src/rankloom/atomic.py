@@ -1,9 +1,10 @@
-"""Files that are whole or absent: written under another name, then renamed; their digests."""
+"""Files and folders that are whole or absent: written elsewhere, then renamed; digests of files."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +27,33 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_folder(path: Path) -> Iterator[Path]:
+    """Give a temporary folder to fill; rename it to `path` when the block ends well.
+
+    When the block fails, nothing of it stays.
+
+    Args:
+        path: Absent, or an empty folder.
+    """
+    # Absolute: `.` has no name.
+    place = Path(os.path.abspath(path))  # noqa: PTH100 (a link stays a link)
+    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
+    try:
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(place)
+        sync(place.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def is_occupied(path: Path) -> bool:
+    """Say whether a path is a file, or a folder that holds something."""
+    return path.exists() and (not path.is_dir() or any(path.iterdir()))
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import math
-import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +34,7 @@ from rankloom.artifact.quantize import quantize_weights
 from rankloom.artifact.ranker import Ranker, assemble
 from rankloom.artifact.tuning import candidate_in_bf16
 from rankloom.artifact.verify import Verification, verify
-from rankloom.atomic import file_digest, sync
+from rankloom.atomic import file_digest, is_occupied, new_folder, sync
 from rankloom.data.key_index import KeyIndex
 from rankloom.data.statistics import Statistics, statistics_to_dict
 from rankloom.embedding.int8_tables import quantize_rows
@@ -129,19 +127,11 @@ def export(
         saved_bytes=_num_bytes(draft.contents(()).tensors) - _num_bytes(contents.tensors),
     )
     report("writing")
-    # Absolute: `.` has no name.
-    place = Path(os.path.abspath(folder))  # noqa: PTH100 (a link stays a link)
-    temporary = place.with_name(f".{place.name}.{os.getpid()}.tmp")
     try:
-        try:
-            shutil.rmtree(temporary, ignore_errors=True)
+        with new_folder(folder) as temporary:
             _write(temporary, draft, contents, quantized, tolerance, golden)
             report("verifying")
             verification = verify(temporary)
-            temporary.replace(place)
-            sync(place.parent)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
     except OSError as error:
         raise ArtifactError(
             f"{folder}: cannot be written ({error.strerror or error}). Free some space, or give "
@@ -168,7 +158,7 @@ def check_request(folder: Path, quantize: Sequence[str]) -> None:
         raise ConfigError(
             f"quantize: must be of {', '.join(PARTS)}. Got {', '.join(unknown)}. Leave it out."
         )
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if is_occupied(folder):
         raise ArtifactError(f"{folder}: is there already. Give another folder, or remove it.")
 
 
@@ -219,13 +209,13 @@ class _Draft:
         files: Mapping[str, FileEntry] | None = None,
     ) -> Manifest:
         """Describe it."""
-        embedder = self.model.embedder
+        embedder, schema = self.model.embedder, self.model.schema.digest_values()
         storage = "int8" if "tables" in quantized.parts else "float32"
         return Manifest.model_validate(
             {
                 "format_version": FORMAT_VERSION,
                 "rankloom": importlib.metadata.version("rankloom"),
-                **self.model.schema.digest_values(),
+                **{key: schema[key] for key in ("features", "roles", "tasks")},
                 "embedder": {
                     "config": embedder.config.to_dict(),
                     "sets": embedder.sets,

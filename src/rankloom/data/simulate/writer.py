@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from rankloom.atomic import is_occupied, new_folder
 from rankloom.data.simulate.block import (
     calibrate_world,
     join,
@@ -58,6 +56,29 @@ def simulate(
     Raises:
         DataError: The folder holds something already, or cannot be written to.
     """
+    if is_occupied(destination):
+        raise DataError(
+            f"{destination}: holds something already. Name another folder, or remove it."
+        )
+    try:
+        with new_folder(destination) as folder:
+            summary = _write_blocks(config, folder, progress)
+            text = json.dumps(summary, indent=1) + "\n"
+            (folder / SUMMARY_FILE).write_text(text, encoding="ascii")
+            text = yaml.safe_dump(run_values(config, destination), sort_keys=False)
+            (folder / RUN_FILE).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise DataError(
+            f"{destination}: cannot be written ({error.strerror or error}). "
+            "Free some space, or give another folder."
+        ) from None
+    return summary
+
+
+def _write_blocks(
+    config: SimulationConfig, folder: Path, progress: Callable[[int], None]
+) -> dict[str, Any]:
+    """Write all blocks' files and give the summary."""
     blocks = blocks_of_users(config)
     seeds = np.random.SeedSequence(config.seed).spawn(3 + len(blocks))
     for_world, for_calibration, for_ends, *for_blocks = map(np.random.default_rng, seeds)
@@ -66,37 +87,30 @@ def simulate(
     ends = _ends_of_splits(config, for_ends)
     summary = Summary(config, SPLITS)
     num_requests = 0
-    with _new_folder(destination) as folder:
-        for number, (users, rng) in enumerate(zip(blocks, for_blocks, strict=True)):
-            people, steps = simulate_block(
-                config,
-                world,
-                lambda _: calibration,
-                first_user=users.start,
-                num_users=len(users),
-                rng=rng,
-            )
-            found = list(steps)
-            if not found:
-                continue
-            block = join(found)
-            del found
-            table = request_table(
-                world, people, block, first_request=num_requests, with_parts=config.parts
-            )
-            num_requests += len(table)
-            for split, part in _divide(table, ends).items():
-                path = folder / split / f"part-{number:05d}.parquet"
-                _write(part, path, is_flat=config.layout == "flat")
-            summary.add(block, np.searchsorted(ends, block.requests["time"], side="right"), people)
-            progress(summary.num_rows)
-        found_summary = summary.to_dict()
-        (folder / SUMMARY_FILE).write_text(
-            json.dumps(found_summary, indent=1) + "\n", encoding="ascii"
+    for number, (users, rng) in enumerate(zip(blocks, for_blocks, strict=True)):
+        people, steps = simulate_block(
+            config,
+            world,
+            lambda _: calibration,
+            first_user=users.start,
+            num_users=len(users),
+            rng=rng,
         )
-        values = run_values(config, destination)
-        (folder / RUN_FILE).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
-    return found_summary
+        found = list(steps)
+        if not found:
+            continue
+        block = join(found)
+        del found
+        table = request_table(
+            world, people, block, first_request=num_requests, with_parts=config.parts
+        )
+        num_requests += len(table)
+        for split, part in _divide(table, ends).items():
+            path = folder / split / f"part-{number:05d}.parquet"
+            _write(part, path, is_flat=config.layout == "flat")
+        summary.add(block, np.searchsorted(ends, block.requests["time"], side="right"), people)
+        progress(summary.num_rows)
+    return summary.to_dict()
 
 
 def blocks_of_users(config: SimulationConfig) -> list[range]:
@@ -137,26 +151,3 @@ def _write(requests: pa.Table, path: Path, *, is_flat: bool) -> None:
     with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as writer:
         for piece in pieces:
             writer.write_table(flat_table(piece) if is_flat else piece)
-
-
-@contextmanager
-def _new_folder(destination: Path) -> Iterator[Path]:
-    """Give a temporary folder; it takes its name when the block ends well."""
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise DataError(
-            f"{destination}: holds something already. Name another folder, or remove it."
-        )
-    temporary = destination.with_name(f".{destination.name}.{os.getpid()}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        yield temporary
-        if destination.exists():
-            destination.rmdir()
-        temporary.rename(destination)
-    except OSError as error:
-        raise DataError(
-            f"{destination}: cannot be written. Got: {error}. "
-            "Free space, or choose a folder that you may write to."
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
