@@ -1,5 +1,6 @@
 """What a person calls from Python; `import rankloom` hands these on, lazily."""
 
+from rankloom.api.benching import ReadingSpeed, bench_data
 from rankloom.api.describing import describe, describe_request, model_line
 from rankloom.api.evaluating import evaluate
 from rankloom.api.exporting import export
@@ -10,10 +11,12 @@ from rankloom.api.training import fit, resume, train
 from rankloom.artifact.verify import verify
 
 __all__ = [
+    "ReadingSpeed",
     "Run",
     "RunConfig",
     "RunFolder",
     "TrainResult",
+    "bench_data",
     "describe",
     "describe_request",
     "evaluate",

@@ -90,6 +90,7 @@ def check_files(
     *,
     layout: Layout = "flat",
     with_labels: bool = True,
+    training: bool = False,
     keys: Sequence[str] = (),
     transforms: Transforms | None = None,
 ) -> LogFiles:
@@ -100,6 +101,7 @@ def check_files(
         schema: What the columns must hold.
         layout: How the log is stored.
         with_labels: Whether the columns of labels and roles must be there.
+        training: Whether those of training-only features must be there.
         keys: Further columns that must be there.
         transforms: If given, id columns must have the type of their vocabulary's keys.
 
@@ -108,14 +110,14 @@ def check_files(
         SchemaError: Columns are missing or of the wrong type.
         Both name all problems of all files.
     """
-    paths, problems = _find(files)
-    uses = feature_uses(schema)
+    paths, problems = find_files(files)
+    uses = feature_uses(schema, training=training)
     if with_labels:
         uses += [*label_uses(schema), *role_uses(schema)]
     headers: dict[Path, pq.FileMetaData] = {}
     for path in paths:
         try:
-            headers[path] = _read_header(path)
+            headers[path] = read_header(path)
         except DataError as error:
             problems.append(str(error))
     if headers and not any(header.num_rows for header in headers.values()):
@@ -132,19 +134,20 @@ def check_files(
         raise SchemaError(join_problems(problems, where="data" if problems[1:] else ""))
     counted = _row_counting_column(uses, layout)
     groups = [
-        group for path, header in headers.items() for group in _row_groups(path, header, counted)
+        group for path, header in headers.items() for group in row_groups_of(path, header, counted)
     ]
     return LogFiles(tuple(headers), tuple(groups))
 
 
 def read_lines(
-    segments: Iterable[Segment], columns: Sequence[str]
+    segments: Iterable[Segment], columns: Sequence[str], *, chunk_rows: int | None = None
 ) -> Iterator[tuple[pa.RecordBatch, Origin]]:
     """Read lines in order, at most about `CHUNK_ROWS` rows at a time.
 
     Args:
         segments: Of which row groups.
         columns: Read, and nothing else.
+        chunk_rows: Instead of `CHUNK_ROWS`.
 
     Yields:
         Lines that follow each other in one file, and where they come from.
@@ -155,7 +158,7 @@ def read_lines(
     for segment in segments:
         group = segment.group
         try:
-            yield from _read_segment(segment, columns)
+            yield from _read_segment(segment, columns, chunk_rows or CHUNK_ROWS)
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"{group.path}: row group {group.number} cannot be read. Got: {error}. "
@@ -164,10 +167,10 @@ def read_lines(
 
 
 def _read_segment(
-    segment: Segment, columns: Sequence[str]
+    segment: Segment, columns: Sequence[str], chunk_rows: int
 ) -> Iterator[tuple[pa.RecordBatch, Origin]]:
     group = segment.group
-    chunk_lines = max(1, CHUNK_ROWS * group.num_lines // max(group.num_rows, 1))
+    chunk_lines = max(1, chunk_rows * group.num_lines // max(group.num_rows, 1))
     with pq.ParquetFile(group.path, metadata=group.metadata) as file:
         at = 0
         for batch in file.iter_batches(chunk_lines, row_groups=[group.number], columns=columns):
@@ -180,7 +183,7 @@ def _read_segment(
                 return
 
 
-def _find(files: FileNames) -> tuple[list[Path], list[str]]:
+def find_files(files: FileNames) -> tuple[list[Path], list[str]]:
     """Expand patterns; give each file once, and a line for each pattern that names none."""
     found: dict[Path, None] = {}
     problems = []
@@ -200,7 +203,12 @@ def _find(files: FileNames) -> tuple[list[Path], list[str]]:
     return list(found), problems
 
 
-def _read_header(path: Path) -> pq.FileMetaData:
+def read_header(path: Path) -> pq.FileMetaData:
+    """Read a file's header.
+
+    Raises:
+        DataError: The file is empty, damaged or no Parquet.
+    """
     try:
         if path.stat().st_size == 0:
             raise DataError(f"{path}: is empty (0 bytes). Write it again.")
@@ -248,7 +256,14 @@ def _row_counting_column(uses: Sequence[ColumnUse], layout: Layout) -> str | Non
     return next((use.column for use in per_row if not use.is_list), None)
 
 
-def _row_groups(path: Path, header: pq.FileMetaData, counted: str | None) -> Iterator[RowGroup]:
+def row_groups_of(path: Path, header: pq.FileMetaData, counted: str | None) -> Iterator[RowGroup]:
+    """Give a file's row groups, empty ones left out.
+
+    Args:
+        path: The file.
+        header: Its header.
+        counted: Column of a grouped file with one entry per row; without one, lines are rows.
+    """
     first_line = 0
     # The values of a list column are called `name.list.element`.
     prefix = None if counted is None else f"{counted}."
