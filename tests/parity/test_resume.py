@@ -104,6 +104,25 @@ def test_stopped_within_an_epoch(
     assert_same(everything_in(tmp_path / "parts"), expected)
 
 
+@pytest.mark.parametrize("layout", ["flat", "grouped"])
+def test_stopped_within_an_epoch_of_sampled_negatives(
+    log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, layout: str
+) -> None:
+    values = small_values(log, layout=layout)
+    unified = {"model.embedding.unified": {"hash_buckets": 60, "lookups": 2}}
+    sampled = {"data.keep_negatives": {"task": "like", "ratio": 0.3}, **unified, **COSINE}
+    whole, _ = small_train(values, tmp_path / "whole", sampled)
+    expected = everything_in(whole.folder.path)
+    steps = expected["last/state"]["step"]
+    assert steps < 2 * STEPS_PER_EPOCH - 4
+    with monkeypatch.context() as patch:
+        stop_after(patch, steps - 3)
+        stopped, _ = small_train(values, tmp_path / "parts", sampled)
+    assert stopped.is_interrupted
+    resumed(tmp_path / "parts")
+    assert_same(everything_in(tmp_path / "parts"), expected)
+
+
 def test_stopped_again_and_again(
     log: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,7 +11,7 @@ from rankloom.hoist.cost import cost_by_rate
 from rankloom.models import Model
 from rankloom.models.cost import ModelCost, model_cost
 from rankloom.models.example import example_batch
-from rankloom.schema import RATE_OF_SIDE, Rate
+from rankloom.schema import RATE_OF_SIDE, UNIFIED, Rate
 
 _RATES = (Rate.USER, Rate.REQUEST, Rate.CANDIDATE)
 
@@ -38,9 +38,11 @@ def describe(run: Run, model: Model) -> str:
     """Give the table of a model's parts and tables."""
     cost = model_cost(model)
     lines = [model_line(run, model), "", *_part_lines(cost), "", *_table_lines(cost)]
+    lines += _unified_lines(run)
     by_rate: dict[Rate, list[str]] = {}
     for name, feature in run.schema.features.items():
-        by_rate.setdefault(RATE_OF_SIDE[feature.side], []).append(name)
+        mark = " (training only)" if name in run.schema.training_only else ""
+        by_rate.setdefault(RATE_OF_SIDE[feature.side], []).append(name + mark)
     lines += ["", "features by rate"]
     lines += [f"  {rate.name.lower():9} {', '.join(by_rate[rate])}" for rate in sorted(by_rate)]
     return "\n".join(lines)
@@ -114,6 +116,15 @@ def _part_lines(cost: ModelCost) -> list[str]:
         f"{'sum':{width}}  {cost.parameters:>12,}  {cost.flops_per_row:>12,.0f}  {total:>12,.0f}"
     )
     return lines
+
+
+def _unified_lines(run: Run) -> list[str]:
+    """Say which tables the unified one keeps."""
+    kept = run.schema.unified_tables()
+    if not kept:
+        return []
+    each = [f"{name}{f' ({count} lookups)' if count > 1 else ''}" for name, count in kept.items()]
+    return [f"{UNIFIED} keeps {', '.join(each)}"]
 
 
 def _table_lines(cost: ModelCost) -> list[str]:

@@ -7,6 +7,7 @@ from rankloom.data.files import check_files
 from rankloom.data.order import Order
 from rankloom.data.plan import Decoder
 from rankloom.data.reader import LogReader
+from rankloom.data.sampling import NegativeSampling
 from rankloom.data.transforms import Transforms
 from rankloom.errors import DataError, RankLoomError, SchemaError
 from rankloom.evaluation.evaluate import key_columns
@@ -26,7 +27,13 @@ def check_run_files(run: Run) -> None:
             continue
         keys = () if split == "train" else key_columns(run.schema, run.config.evaluation)
         try:
-            check_files(data.files(split), run.schema, layout=data.layout, keys=keys)
+            check_files(
+                data.files(split),
+                run.schema,
+                layout=data.layout,
+                keys=keys,
+                training=split == "train",
+            )
         except (DataError, SchemaError) as error:
             found.append(error)
     if found:
@@ -35,12 +42,16 @@ def check_run_files(run: Run) -> None:
 
 
 def training_reader(run: Run, transforms: Transforms) -> LogReader:
-    """Read the training log, in the run's order."""
-    training = run.config.training
+    """Read the training log, in the run's order, with as many negatives as the run keeps."""
+    training, kept = run.config.training, run.config.data.keep_negatives
+    sampling = None
+    if kept is not None and kept.ratio < 1:
+        sampling = NegativeSampling(kept.task, kept.ratio, training.seed)
     return LogReader(
         run.config.data.files("train"),
-        Decoder(run.schema, transforms, layout=run.config.data.layout),
+        Decoder(run.schema, transforms, layout=run.config.data.layout, training=True),
         batch_size=training.batch_size,
+        sampling=sampling,
         order=Order(shuffle=training.shuffle, seed=training.seed, buffer_rows=training.buffer_rows),
         read_ahead=training.read_ahead,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import Field, TypeAdapter, ValidationError
@@ -16,9 +16,19 @@ from rankloom.config.problems import either
 from rankloom.errors import ConfigError, did_you_mean, join_problems
 from rankloom.evaluation import EvaluationConfig
 from rankloom.models import ModelConfig
-from rankloom.schema import AnyFeature, AnyTask, Roles, Schema
+from rankloom.schema import (
+    UNIFIED,
+    AnyFeature,
+    AnyTask,
+    BinaryTask,
+    Roles,
+    Schema,
+    Share,
+    UnifiedConfig,
+)
 from rankloom.training import TrainingConfig
 
+T = TypeVar("T")
 Files = Annotated[
     str | Annotated[tuple[str, ...], Field(min_length=1)],
     either("a path or a list of paths"),
@@ -27,6 +37,16 @@ Files = Annotated[
 
 
 SPLITS = ("train", "valid", "test")
+
+
+class KeepNegatives(Config):
+    """Leaves out negatives while the training log is read; others in each epoch."""
+
+    task: str
+    """Binary task, given none, that all others are given at the end of their chain. Its
+    probabilities are corrected to those of the whole log."""
+    ratio: Share
+    """Share of its negatives that are kept; 1 leaves everything as it is."""
 
 
 class DataConfig(Config):
@@ -40,6 +60,8 @@ class DataConfig(Config):
     """Parquet files for the final evaluation."""
     layout: Literal["flat", "grouped"] = "flat"
     """flat: one line a row. grouped: one line a request, its candidates' columns as lists."""
+    keep_negatives: KeepNegatives | None = None
+    """Train on a share of the negatives; evaluation reads all."""
 
     def files(self, split: str) -> tuple[str, ...]:
         """Give the paths and globs of train, valid or test.
@@ -120,7 +142,12 @@ def load_run(
     problems += _cross_problems(values, is_valid=config is not None)
     if problems or config is None:
         raise ConfigError(join_problems(list(dict.fromkeys(problems)), where=where))
-    schema = Schema(config.features, roles=config.roles, tasks=config.tasks)
+    schema = Schema(
+        config.features,
+        roles=config.roles,
+        tasks=_trained_tasks(config),
+        unified=config.model.embedding.unified,
+    )
     return Run(config, schema, name)
 
 
@@ -133,20 +160,55 @@ def run_json_schema() -> dict[str, Any]:
     }
 
 
+def _trained_tasks(config: RunConfig) -> dict[str, AnyTask]:
+    """Give the tasks, knowing of the negatives that the log lacks and of those left out by us."""
+    tasks, sampling = dict(config.tasks), config.data.keep_negatives
+    if sampling is not None:
+        task = tasks[sampling.task]
+        assert isinstance(task, BinaryTask)
+        kept = task.negatives_kept * sampling.ratio
+        tasks[sampling.task] = task.model_copy(update={"negatives_kept": kept})
+    return tasks
+
+
+def _sampling_problems(sampling: KeepNegatives, schema: Schema) -> list[str]:
+    """List why a task's negatives cannot be left out."""
+    where, task = "data.keep_negatives.task", schema.tasks.get(sampling.task)
+    if task is None:
+        hint = did_you_mean(sampling.task, schema.tasks)
+        return [f"{where}: no task is named {sampling.task!r}.{hint}"]
+    if not isinstance(task, BinaryTask) or task.given is not None:
+        what = "positive" if task.given is None else f"given {task.given!r}"
+        return [
+            f"{where}: must be binary and given none. {sampling.task!r} is {what}. Name another."
+        ]
+    others = [name for name in schema.tasks if schema.chain(name)[-1] != sampling.task]
+    if sampling.ratio < 1 and others:
+        what = f"without negatives of {sampling.task!r}, tasks not given it learn other rates"
+        return [f"{where}: {what}. Got {', '.join(others)}. Set their given, or take them out."]
+    return []
+
+
 def _cross_problems(values: Mapping[str, Any], *, is_valid: bool) -> list[str]:
     """Look for what does not fit together, also in a file whose single values are wrong.
 
     Only what the wrong parts cannot have caused is reported.
     """
-    raw = {key: _mapping(values.get(key)) for key in ("schema", "tasks", "model")}
+    raw = {key: _mapping(values.get(key)) for key in ("schema", "tasks", "model", "data")}
     features = _readable(raw["schema"], TypeAdapter(AnyFeature))
     tasks = _readable(raw["tasks"], TypeAdapter(AnyTask))
     problems: list[str] = []
-    partial = Schema.unchecked(features, roles=Roles(), tasks={})
-    if len(features) == len(raw["schema"]):
+    roles = _parsed(values.get("roles"), TypeAdapter(Roles)) or Roles()
+    raw_unified = _mapping(raw["model"].get("embedding")).get(UNIFIED)
+    unified = _parsed(raw_unified, TypeAdapter(UnifiedConfig))
+    partial = Schema.unchecked(features, roles=roles, tasks={}, unified=unified)
+    if len(features) == len(raw["schema"]) and (unified or raw_unified is None):
         problems += partial.problems()
     if len(tasks) == len(raw["tasks"]):
-        problems += Schema.unchecked({}, roles=Roles(), tasks=tasks).problems()
+        alone = Schema.unchecked({}, roles=Roles(), tasks=tasks)
+        sampling = _parsed(raw["data"].get("keep_negatives"), TypeAdapter(KeepNegatives))
+        wrong = alone.problems()
+        problems += wrong or (_sampling_problems(sampling, alone) if sampling else [])
     model = raw["model"]
     for name in _mapping(model.get("sequence")):
         if name not in raw["schema"]:
@@ -161,7 +223,7 @@ def _cross_problems(values: Mapping[str, Any], *, is_valid: bool) -> list[str]:
                     f"model.tokenization.groups.{group}: no feature is named {member!r}.{hint}"
                 )
     if is_valid and len(features) == len(raw["schema"]):
-        known = set(partial.tables()) | set(partial.dense)
+        known = set(partial.tables()) | set(partial.dense) | ({UNIFIED} if unified else set())
         for name in _mapping(_mapping(model.get("embedding")).get("tables")):
             if name not in known:
                 hint = did_you_mean(name, known)
@@ -170,13 +232,16 @@ def _cross_problems(values: Mapping[str, Any], *, is_valid: bool) -> list[str]:
 
 
 def _readable(raw: Mapping[str, Any], adapter: TypeAdapter[Any]) -> dict[str, Any]:
-    found = {}
-    for name, value in raw.items():
-        try:
-            found[name] = adapter.validate_python(value)
-        except ValidationError:
-            continue
-    return found
+    found = {name: _parsed(value, adapter) for name, value in raw.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def _parsed(value: Any, adapter: TypeAdapter[T]) -> T | None:
+    """Read a value; none if it is wrong."""
+    try:
+        return adapter.validate_python(value)
+    except ValidationError:
+        return None
 
 
 def _mapping(value: Any) -> dict[str, Any]:

@@ -191,10 +191,16 @@ def _trainer(
 ) -> Trainer:
     config = run.config
     has_groups = getattr(run.schema.roles, config.evaluation.gauc_by) is not None
+    reader = training_reader(run, transforms)
+    if reader.sampling is not None:
+        printer(
+            f"sampled   about {reader.rows_per_epoch:,} of {reader.num_rows:,} rows an epoch: "
+            f"{reader.sampling.ratio:.3g} of the negatives of {reader.sampling.task}"
+        )
     return Trainer(
         model,
         config.training,
-        training_reader(run, transforms),
+        reader,
         at.path,
         hooks=lambda state: _hooks(run, at, state, printer),
         evaluate=_validation(run, transforms, model) if config.data.valid else None,
@@ -220,8 +226,8 @@ def _warm_start(run: Run, model: Model, transforms: Transforms, printer: Printer
         model,
         transforms,
         checkpoint=checkpoint,
+        old_schema=load_run(old.run_file).schema,
         old_transforms=Transforms.load(old.transforms),
-        has_same_features=list(load_run(old.run_file).schema.features) == list(run.schema.features),
     )
     printer(f"warm start from {source}: {found}")
 

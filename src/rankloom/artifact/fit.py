@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from rankloom.artifact.manifest import PROGRAMS, Manifest
-from rankloom.data.id_rows import FIRST_HASH_ROW, FIRST_KEY_ROW
+from rankloom.data.id_rows import FIRST_HASH_ROW, FIRST_KEY_ROW, unified_sizes
 from rankloom.data.key_index import Arrays, KeyIndex
 from rankloom.errors import ArtifactError, join_problems
 from rankloom.hoist import Program
@@ -140,7 +140,7 @@ def _count_keys(arrays: Arrays) -> int:
 
 def _table_problems(manifest: Manifest, num_keys: Mapping[str, int]) -> Iterator[str]:
     schema = manifest.schema_of_log
-    rows: dict[str, int | None] = {}
+    rows: dict[str, int | None] = {**unified_sizes(schema)}
     for table, source in schema.tables().items():
         if source.num_embeddings is not None:
             rows[table] = source.num_embeddings

@@ -162,7 +162,12 @@ class Manifest(Config):
     @property
     def schema_of_log(self) -> Schema:
         """The features, roles and tasks as one."""
-        return Schema(self.features, roles=self.roles, tasks=self.tasks)
+        return Schema(
+            self.features,
+            roles=self.roles,
+            tasks=self.tasks,
+            unified=self.embedder.config.unified,
+        )
 
 
 def manifest_text(manifest: Manifest) -> str:

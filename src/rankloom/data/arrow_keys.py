@@ -80,12 +80,14 @@ def keys_and_nulls(array: pa.Array) -> tuple[Keys, npt.NDArray[np.bool_] | None]
     """Give keys with some value where there is none, and where that is.
 
     Args:
-        array: (V,) integers or strings.
+        array: (V,) integers or strings, or nulls of no type.
 
     Returns:
         keys: (V,).
         is_null: (V,), or nothing without nulls.
     """
+    if pa.types.is_null(array.type):
+        array = pc.cast(array, pa.int64())
     if not array.null_count:
         return keys_of(array), None
     filled = pc.fill_null(array, "" if is_string(array.type) else 0)

@@ -110,6 +110,21 @@ class Block:
             num_requests=stop - first,
         )
 
+    def keep_rows(self, kept: Bools) -> Block:
+        """Give all lines with some of their rows; a line may be left without any.
+
+        Args:
+            kept: (rows,).
+        """
+        order = np.flatnonzero(kept)
+        before = offsets_of(kept.astype(np.int64))
+        return Block(
+            requests=self.requests,
+            rows=_join_columns([self.rows], order),
+            row_offsets=before if self.row_offsets is None else before[self.row_offsets],
+            num_requests=self.num_requests,
+        )
+
     def copy(self) -> Block:
         """Copy all lines."""
         return join_blocks([self], np.arange(self.num_requests))

@@ -16,12 +16,11 @@ import pyarrow.compute as pc
 from rankloom.data.arrow_keys import keys_and_nulls
 from rankloom.data.columns import Bools, Ints, Lists, Plain
 from rankloom.data.hashing import hash_keys
-from rankloom.data.id_rows import hashed_rows
+from rankloom.data.id_rows import UnifiedRows, Way, hashed_rows
 from rankloom.data.raw import RawColumn, check_same_lengths
 from rankloom.data.texts import Texts
 from rankloom.data.vocabulary import Vocabulary
 from rankloom.errors import DataError
-from rankloom.schema import IdSource
 
 Floats = npt.NDArray[np.float32]
 
@@ -35,21 +34,23 @@ NULL_KEY = np.iinfo(np.int64).min
 class IdMapping:
     """How the values of one column become rows of its table."""
 
-    way: IdSource
-    """What the table's definition says."""
+    way: Way
+    """Of the table."""
     default: int | str | None
     """Value that stands for null in this column."""
     vocabulary: Vocabulary | None
     """Of the table, if it has one."""
 
     def rows(self, raw: RawColumn) -> Ints:
-        """Give each value's row.
+        """Give each value's row: (n,), or (n, K) rows of the unified table.
 
         Raises:
             DataError: A value is no row of the table, is null where nothing stands for null, or
                 has another type than the vocabulary's keys.
         """
         filled = fill_default(raw, self.default)
+        if isinstance(self.way, UnifiedRows):
+            return self.way.rows(*keys_and_nulls(filled.array))
         if self.way.num_embeddings is not None:
             return _rows_as_they_are(filled, self.way.num_embeddings)
         if self.vocabulary is not None:

@@ -51,7 +51,7 @@ def fit_transforms(
         DataError: A file cannot be read, or holds a value that is not allowed.
         SchemaError: Columns are missing or of the wrong type.
     """
-    log = check_files(files, schema, layout=layout, with_labels=False)
+    log = check_files(files, schema, layout=layout, with_labels=False, training=True)
     fitters: list[_KeyFitter | _NumberFitter] = [
         *_vocabulary_fitters(schema),
         *_statistics_fitters(schema, seed),

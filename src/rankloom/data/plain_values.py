@@ -16,7 +16,7 @@ import numpy as np
 
 from rankloom.data.columns import Array, Bools, Ints, offsets_of
 from rankloom.data.hashing import Keys
-from rankloom.data.id_rows import hashed_rows, vocabulary_rows
+from rankloom.data.id_rows import UnifiedRows, Way, hashed_rows, vocabulary_rows
 from rankloom.data.key_index import KeyIndex
 from rankloom.data.texts import Texts
 from rankloom.errors import DataError
@@ -91,12 +91,12 @@ class PlainColumn:
             return replace(self, values=values[kept], parents=offsets)
         return replace(self, values=[values[at] for at in kept.tolist()], parents=offsets)
 
-    def rows(self, source: IdSource, way: IdSource, index: KeyIndex | None) -> Ints:
-        """Give each value's (V,) row of its table.
+    def rows(self, source: IdSource, way: Way, index: KeyIndex | None) -> Ints:
+        """Give each value's (V,) row of its table, or (V, K) rows of the unified one.
 
         Args:
             source: What the schema says of the column.
-            way: What it says of the table.
+            way: Of the table.
             index: Of the table's vocabulary, if it has one.
 
         Raises:
@@ -109,6 +109,8 @@ class PlainColumn:
                 filled = [source.default if v is None else v for v in as_list(self.values)]
                 return replace(self, values=filled).rows(source, way, index)
             is_null = self.is_null
+        if isinstance(way, UnifiedRows):
+            return way.rows(self._keys(is_null, None), is_null)
         if way.num_embeddings is not None:
             if is_null is not None:
                 self.check(~is_null, rule="has no value", advice="Give one.")

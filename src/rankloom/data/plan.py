@@ -19,10 +19,13 @@ from rankloom.data.decode import (
     decode_vectors,
 )
 from rankloom.data.events import RawEvents, decode_events
+from rankloom.data.id_rows import Way, ways_of
 from rankloom.data.labels import decode_task
 from rankloom.data.raw import Origin, RawColumn, check_same_lengths
+from rankloom.data.serving_default import serving_value
 from rankloom.data.transforms import Transforms, check_fitted
 from rankloom.data.uses import (
+    ColumnUse,
     Layout,
     check_sides,
     check_types,
@@ -77,6 +80,12 @@ class _Lines:
             self._opened[name] = entries
         return self._opened[name]
 
+    def count(self, side: Side) -> int:
+        """Count the lines, or the rows, whichever a side has a value for."""
+        if self.row_offsets is None or not is_row_side(side):
+            return int(self.batch.num_rows)
+        return int(self.row_offsets[-1])
+
     def at(self, side: Side, name: str) -> RawColumn:
         """Give a column at the level of its side."""
         return self.row(name) if is_row_side(side) else self.request(name)
@@ -90,11 +99,13 @@ class Decoder:
         transforms: Fitted for the schema.
         layout: How the log is stored.
         with_labels: Whether to decode labels, masks and weights.
+        training: Whether to read training-only features; else they have their serving default,
+            whatever the log says.
         keys: Columns to give as `Batch.keys`.
 
     Raises:
-        SchemaError: Something the schema needs was not fitted, or a history is of side item or
-            cross.
+        SchemaError: Something the schema needs was not fitted, a history is of side item or cross,
+            or a serving default is no value of its feature.
     """
 
     def __init__(
@@ -104,6 +115,7 @@ class Decoder:
         *,
         layout: Layout = "flat",
         with_labels: bool = True,
+        training: bool = False,
         keys: Sequence[str] = (),
     ) -> None:
         check_sides(schema)
@@ -112,17 +124,29 @@ class Decoder:
         self.transforms = transforms
         self.layout = layout
         self.with_labels = with_labels
+        self.training = training
         self.keys = tuple(keys)
-        uses = feature_uses(schema) + (label_uses(schema) if with_labels else [])
+        uses = self.uses()
         self.columns = list(dict.fromkeys([*(use.column for use in uses), *keys]))
         """Columns of the log that are read."""
         # One column with an entry per row opens a grouped log; every block needs its offsets.
         self._row_column = next((use.column for use in uses if use.is_row), None)
-        tables = schema.tables()
+        ways = ways_of(schema)
         self._mappings = {
-            (at.feature, at.name): _mapping(at.source, tables[at.table], at.table, transforms)
+            (at.feature, at.name): _mapping(at.source, ways[at.table], at.table, transforms)
             for at in schema.id_columns()
         }
+        # Computed in training too, so that a wrong one is found before any step.
+        defaults = {
+            name: serving_value(name, feature, self._mappings.get((name, None)))
+            for name, feature in schema.training_only.items()
+        }
+        self._constants = {} if training else defaults
+
+    def uses(self) -> list[ColumnUse]:
+        """List what is read of a log."""
+        uses = feature_uses(self.schema, training=self.training)
+        return uses + (label_uses(self.schema) if self.with_labels else [])
 
     def decode(self, batch: pa.RecordBatch, origin: Origin) -> Block:
         """Decode lines.
@@ -172,6 +196,9 @@ class Decoder:
     def _feature(self, lines: _Lines, name: str, feature: Feature) -> dict[Key, Column]:
         if isinstance(feature, SequenceFeature):
             return self._sequence(lines, name, feature)
+        if name in self._constants:
+            field, value = self._constants[name]
+            return {(field, name): Plain(value.repeat(lines.count(feature.side), axis=0))}
         raw = lines.at(feature.side, feature.column or name)
         if isinstance(feature, SparseFeature):
             mapping = self._mappings[name, None]
@@ -208,8 +235,9 @@ class Decoder:
         return {("keys", name): Plain(np.repeat(of_requests, np.diff(lines.row_offsets)))}
 
 
-def _mapping(source: IdSource, way: IdSource, table: str, transforms: Transforms) -> IdMapping:
-    vocabulary = None if way.vocabulary is None else transforms.vocabularies[table]
+def _mapping(source: IdSource, way: Way, table: str, transforms: Transforms) -> IdMapping:
+    has_vocabulary = isinstance(way, IdSource) and way.vocabulary is not None
+    vocabulary = transforms.vocabularies[table] if has_vocabulary else None
     return IdMapping(way, source.default, vocabulary)
 
 
@@ -227,8 +255,7 @@ def decode_table(
         SchemaError: Columns are missing or of the wrong type; all are named.
         DataError: Values are not allowed, or there is no row.
     """
-    schema = decoder.schema
-    uses = feature_uses(schema) + (label_uses(schema) if decoder.with_labels else [])
+    uses = decoder.uses()
     problems = check_types(table.schema, uses, decoder.layout, keys=decoder.keys)
     problems += check_vocabulary_types(table.schema, uses, decoder.transforms.vocabularies)
     if problems:

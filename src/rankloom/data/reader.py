@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,9 @@ from rankloom.data.columns import Block, Ints, join_blocks
 from rankloom.data.files import CHUNK_ROWS, FileNames, Segment, check_files, read_lines
 from rankloom.data.order import Order, lines_per_buffer, order_in_buffer, stream_of
 from rankloom.data.plan import Decoder
+from rankloom.data.raw import Origin
 from rankloom.data.read_ahead import ReadAhead
+from rankloom.data.sampling import NegativeSampling, count_kept_rows
 from rankloom.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -66,6 +69,7 @@ class LogReader:
         decoder: What to make of the columns.
         batch_size: Rows of a batch, at most, unless one request has more.
         order: Shuffling, and this process's share; without one, all lines as they are stored.
+        sampling: Negatives that are left out; a request whose rows all are is left out too.
         with_slots: Whether batches have `slots`.
         read_ahead: Batches made ahead by a thread.
 
@@ -82,6 +86,7 @@ class LogReader:
         *,
         batch_size: int,
         order: Order | None = None,
+        sampling: NegativeSampling | None = None,
         with_slots: bool = False,
         read_ahead: int = 4,
     ) -> None:
@@ -93,6 +98,7 @@ class LogReader:
             decoder.schema,
             layout=decoder.layout,
             with_labels=decoder.with_labels,
+            training=decoder.training,
             keys=decoder.keys,
             transforms=decoder.transforms,
         )
@@ -100,6 +106,8 @@ class LogReader:
         self.batch_size = batch_size
         # Nothing is mixed there, so a buffer is as small as what is decoded at a time.
         self.order = order or Order(shuffle=False, buffer_rows=CHUNK_ROWS)
+        self.sampling = sampling
+        self._file_numbers = {str(path): number for number, path in enumerate(self.log.paths)}
         self.with_slots = with_slots
         self.read_ahead = read_ahead
         self._has_reported_empty = False
@@ -108,6 +116,17 @@ class LogReader:
     def num_rows(self) -> int:
         """Rows of the whole log, from the headers; exact if no request is empty."""
         return self.log.num_rows
+
+    @cached_property
+    def rows_per_epoch(self) -> int:
+        """Rows of an epoch; with sampling the mean, for which labels are read once.
+
+        Raises:
+            DataError: With sampling: a file cannot be read, or a label is not allowed.
+        """
+        if self.sampling is None:
+            return self.num_rows
+        return count_kept_rows(self.log, self.decoder, self.sampling)
 
     @property
     def num_requests(self) -> int:
@@ -147,15 +166,14 @@ class LogReader:
         size = lines_per_buffer(self.log, self.order)
         stream = stream_of(self.log, self.order, epoch=epoch)
         number = position // size
-        num_empty = 0
-        for parts in self._parts(stream.after(number * size), size, is_stopped):
+        segments = stream.after(number * size)
+        for parts in self._parts(segments, size, is_stopped, epoch=epoch):
             counts = np.concatenate([part.num_rows_of_each() for part in parts])
             order = order_in_buffer(self.order, epoch=epoch, buffer=number, num_lines=len(counts))
             first = number * size
             positions = np.arange(first + 1, first + len(counts) + 1)
             kept = (positions > position) & (counts[order] > 0)
             order, positions = order[kept], positions[kept]
-            num_empty += int(np.count_nonzero(counts == 0))
             number += 1
             if len(order):
                 is_as_stored = not self.order.shuffle and len(order) == len(counts)
@@ -163,19 +181,16 @@ class LogReader:
                 yield Buffer(
                     join_blocks(parts, None if is_as_stored else order), positions, row_ends
                 )
-        if num_empty and not self._has_reported_empty:
-            self._has_reported_empty = True
-            logger.warning("%d requests without candidates were left out", num_empty)
 
     def _parts(
-        self, segments: list[Segment], size: int, is_stopped: Callable[[], bool]
+        self, segments: list[Segment], size: int, is_stopped: Callable[[], bool], *, epoch: int
     ) -> Iterator[list[Block]]:
         """Decode the stream in parts that have `size` lines together; the last may have fewer.
 
         The parts are the consumer's: it may empty the list.
         """
         parts: list[Block] = []
-        held = 0
+        held = num_empty = 0
         columns = self.decoder.columns
         # Arrow decodes the next chunk while this thread works on the one at hand.
         with ReadAhead(lambda _: read_lines(segments, columns), size=2) as chunks:
@@ -185,7 +200,9 @@ class LogReader:
                     if is_stopped():
                         return
                     piece = batch.slice(at, size - held)
-                    parts.append(self.decoder.decode(piece, origin.moved(at)))
+                    block = self.decoder.decode(piece, origin.moved(at))
+                    num_empty += int(np.count_nonzero(block.num_rows_of_each() == 0))
+                    parts.append(self._sampled(block, origin.moved(at), epoch=epoch))
                     at += len(piece)
                     held += len(piece)
                     if held == size:
@@ -193,6 +210,15 @@ class LogReader:
                         parts, held = [], 0
         if parts:
             yield parts
+        if num_empty and not self._has_reported_empty:
+            self._has_reported_empty = True
+            logger.warning("%d requests without candidates were left out", num_empty)
+
+    def _sampled(self, block: Block, origin: Origin, *, epoch: int) -> Block:
+        if self.sampling is None:
+            return block
+        file = self._file_numbers[origin.name]
+        return self.sampling.apply(block, epoch=epoch, file=file, first_line=origin.first_line)
 
 
 def cut_buffers(buffers: Iterator[Buffer], batch_size: int) -> Iterator[tuple[Block, int]]:

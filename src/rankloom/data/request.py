@@ -20,6 +20,7 @@ import numpy as np
 from rankloom.data.batch import Batch
 from rankloom.data.columns import Array, Block, Column, Ints, Key, Lists, Plain
 from rankloom.data.event_times import age_newest, gaps, newest, runs_backwards
+from rankloom.data.id_rows import ways_of
 from rankloom.data.key_index import KeyIndex
 from rankloom.data.plain_values import PlainColumn, shown
 from rankloom.errors import DataError, did_you_mean, join_problems
@@ -63,9 +64,21 @@ class RequestDecoder:
     def __init__(self, schema: Schema, indexes: Mapping[str, KeyIndex]) -> None:
         self.schema = schema
         self._indexes = dict(indexes)
-        self._tables = schema.tables()
+        self._ways = ways_of(schema)
         self._id_columns = {(at.feature, at.name): at for at in schema.id_columns()}
         self._reads = {name: self._reads_of(name, one) for name, one in schema.features.items()}
+        self._defaults = {
+            name: one.training_only.serving_default
+            for name, one in schema.training_only.items()
+            if one.training_only is not None
+        }
+        read = self.columns()
+        refused = [(name, schema.features[name]) for name in self._defaults]
+        self._refused = [
+            (PLACES[one.side], one.column or name, self._defaults[name])
+            for name, one in refused
+            if (one.column or name) not in read[PLACES[one.side]]
+        ]
 
     def decode(
         self,
@@ -85,13 +98,14 @@ class RequestDecoder:
             A batch of one request with N rows. It shares no memory with what is given.
 
         Raises:
-            DataError: Columns are missing, values are not allowed, or there is no candidate; all
-                such at once. What no feature reads is ignored.
+            DataError: Columns are missing, values are not allowed, there is no candidate, or a
+                training-only feature's column is given; all such at once. What no feature reads is
+                ignored.
         """
         values = _Request(user, candidates, context, read=self.columns()["candidates"])
         requests: dict[Key, Column] = {}
         rows: dict[Key, Column] = {}
-        problems = list(values.problems)
+        problems = [*values.problems, *self._not_asked_for(values)]
         for name, feature in self.schema.features.items():
             is_row = PLACES[feature.side] == "candidates"
             missing = values.missing(self._reads[name])
@@ -123,8 +137,19 @@ class RequestDecoder:
                 found["context"][column] = None
         return {place: list(columns) for place, columns in found.items()}
 
+    def _not_asked_for(self, values: _Request) -> list[str]:
+        """List the given columns that only training-only features read."""
+        return [
+            f"{place}: column {column!r} is of a training-only feature, for which scoring takes "
+            f"{shown(default)}. Leave it out."
+            for place, column, default in self._refused
+            if values.has(place, column)
+        ]
+
     def _reads_of(self, name: str, feature: Feature) -> list[_Read]:
         """List what a feature reads; the event time may stand at either of two places."""
+        if name in self.schema.training_only:
+            return []
         place = (PLACES[feature.side],)
         if not isinstance(feature, SequenceFeature):
             weights = feature.weights if isinstance(feature, SparseFeature) else None
@@ -140,7 +165,10 @@ class RequestDecoder:
         if isinstance(feature, SequenceFeature):
             return self._sequence(values, name, feature)
         at = partial(values.column, (PLACES[feature.side],))
-        column = at(feature.column or name)
+        if name in self._defaults:
+            column = values.constant(PLACES[feature.side], name, self._defaults[name])
+        else:
+            column = at(feature.column or name)
         if isinstance(feature, SparseFeature):
             if feature.pooling is None:
                 return {("ids", name): Plain(self._rows(name, None, column))}
@@ -160,7 +188,7 @@ class RequestDecoder:
 
     def _rows(self, name: str, inner: str | None, column: PlainColumn) -> Ints:
         at = self._id_columns[name, inner]
-        return column.rows(at.source, self._tables[at.table], self._indexes.get(at.table))
+        return column.rows(at.source, self._ways[at.table], self._indexes.get(at.table))
 
     def _sequence(self, values: _Request, name: str, feature: SequenceFeature) -> dict[Key, Column]:
         at = partial(values.column, (PLACES[feature.side],))
@@ -234,6 +262,7 @@ class _Request:
                 f"{shown(candidates)}. Give one, such as {{'item': [3, 5]}}."
             )
         _refuse(problems)
+        self._given = {**wide, "candidates": candidates}
         self._lacking: dict[str, int] = {}
         if not isinstance(candidates, Mapping):
             candidates = self._transposed(candidates, read)
@@ -305,6 +334,16 @@ class _Request:
         place = next(one for one in places if name in self._places[one])
         values = self._places[place][name]
         return PlainColumn(name, values if place == "candidates" else [values], place)
+
+    def constant(self, place: str, name: str, value: Any) -> PlainColumn:
+        """Give a column that has one value everywhere, whatever is given."""
+        count = self.num_candidates if place == "candidates" else 1
+        return PlainColumn(name, [value] * count, place)
+
+    def has(self, place: str, name: str) -> bool:
+        """Tell whether a column is given, be it for some candidates only."""
+        given = self._given[place]
+        return name in given if isinstance(given, Mapping) else any(name in one for one in given)
 
 
 def _are_candidates(given: Any) -> bool:

@@ -33,6 +33,7 @@ def sample_batch(
     """
     num_requests, num_rows = len(rows_of_request), sum(rows_of_request)
     draw = _Draw(generator)
+    columns = {(c.feature, c.name): c for c in schema.id_columns()}
 
     def rows_at(rate: Rate) -> int:
         return num_rows if rate is Rate.CANDIDATE else num_requests
@@ -40,27 +41,33 @@ def sample_batch(
     ids: dict[str, Tensor | Jagged] = {}
     sequences: dict[str, Events] = {}
     for name, feature in schema.sparse.items():
-        rows, size = rows_at(feature.rate), table_sizes[feature.table or name]
+        rows, at = rows_at(feature.rate), columns[name, None]
+        size = table_sizes[at.stored_in]
         if feature.pooling is None:
-            ids[name] = draw.ids(size, rows)
+            ids[name] = draw.ids(size, rows, at.lookups)
             continue
         offsets = draw.offsets(rows, ids_per_bag)
         count = int(offsets[-1])
         weights = draw.uniform(count) if feature.weights else None
-        ids[name] = Jagged(values=draw.ids(size, count), offsets=offsets, weights=weights)
+        values = draw.ids(size, count, at.lookups)
+        ids[name] = Jagged(values=values, offsets=offsets, weights=weights)
     for name, sequence in schema.sequences.items():
         offsets = draw.offsets(num_requests, min(max_history, sequence.max_length))
         count = int(offsets[-1])
-        tables = {str(c.name): c.table for c in schema.id_columns() if c.feature == name}
         times: dict[str, Tensor] = {}
         if sequence.time is not None:
             times = {
                 "gap_previous": draw.uniform(count) * 3600,
                 "gap_newest": draw.uniform(count) * 86400,
-                "age_newest": draw.uniform(num_requests) * 3600,
             }
+            if schema.roles.event_time is not None:
+                times["age_newest"] = draw.uniform(num_requests) * 3600
         sequences[name] = Events(
-            columns={inner: draw.ids(table_sizes[t], count) for inner, t in tables.items()},
+            columns={
+                inner: draw.ids(table_sizes[at.stored_in], count, at.lookups)
+                for inner in sequence.columns
+                for at in [columns[name, inner]]
+            },
             offsets=offsets,
             first_event=torch.zeros(num_requests, dtype=torch.int64),
             times=times,
@@ -90,8 +97,9 @@ class _Draw:
     def __init__(self, generator: torch.Generator) -> None:
         self.generator = generator
 
-    def ids(self, size: int, count: int) -> Tensor:
-        return torch.randint(size, (count,), generator=self.generator)
+    def ids(self, size: int, count: int, lookups: int | None) -> Tensor:
+        shape = (count,) if lookups is None else (count, lookups)
+        return torch.randint(size, shape, generator=self.generator)
 
     def uniform(self, *shape: int) -> Tensor:
         return torch.rand(*shape, generator=self.generator)

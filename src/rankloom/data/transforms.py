@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rankloom.data.id_rows import FIRST_HASH_ROW
+from rankloom.data.id_rows import FIRST_HASH_ROW, unified_sizes
 from rankloom.data.statistics import (
     Moments,
     Quantiles,
@@ -135,7 +135,7 @@ def table_sizes(schema: Schema, transforms: Transforms) -> dict[str, int]:
         SchemaError: A table's vocabulary was not fitted.
     """
     check_fitted(schema, transforms)
-    sizes: dict[str, int] = {}
+    sizes = unified_sizes(schema)
     for table, source in schema.tables().items():
         if source.num_embeddings is not None:
             sizes[table] = source.num_embeddings

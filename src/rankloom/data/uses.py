@@ -106,10 +106,18 @@ def is_row_side(side: Side) -> bool:
     return side in {"item", "cross"}
 
 
-def feature_uses(schema: Schema) -> list[ColumnUse]:
-    """List what the features read; the time of a row among it where a history needs it."""
-    uses = list(_id_uses(schema))
+def feature_uses(schema: Schema, *, training: bool = False) -> list[ColumnUse]:
+    """List what the features read; the time of a row among it where a history needs it.
+
+    Args:
+        schema: The features.
+        training: Whether training-only features read the log too.
+    """
+    left_out = set() if training else set(schema.training_only)
+    uses = list(_id_uses(schema, left_out))
     for name, dense in schema.dense.items():
+        if name in left_out:
+            continue
         uses.append(
             ColumnUse(
                 column=dense.column or name,
@@ -135,19 +143,24 @@ def feature_uses(schema: Schema) -> list[ColumnUse]:
     return uses
 
 
-def _id_uses(schema: Schema) -> Iterator[ColumnUse]:
+def _id_uses(schema: Schema, left_out: set[str]) -> Iterator[ColumnUse]:
     tables = schema.tables()
     for at in schema.id_columns():
+        if at.feature in left_out:
+            continue
         feature = schema.features[at.feature]
-        way = tables[at.table]
-        as_rows = way.num_embeddings is not None
+        way = tables.get(at.table)
+        as_rows = way is not None and way.num_embeddings is not None
         names = ("num_embeddings", "vocabulary", "hash_buckets")
         sparse = schema.sparse.get(at.feature)
         is_row = is_row_side(feature.side)
         yield ColumnUse(
             column=at.column,
             kind="rows" if as_rows else "keys",
-            declared=next(name for name in names if getattr(way, name) is not None),
+            declared=next(
+                (name for name in names if getattr(way, name, None) is not None),
+                "model.embedding.unified",
+            ),
             advice="Cast it in preparation or declare it with hash_buckets."
             if as_rows
             else "Cast it to one of the two in preparation.",
@@ -254,6 +267,7 @@ def check_types(
             problems.append(f"column {use.column!r} ({use.declared}) is missing.{hint}")
         elif problem := use.problem(found.field(use.column).type, layout):
             problems.append(problem)
+    problems += _mixed_tables(found, uses, layout)
     for key in keys:
         if key not in found.names:
             hint = did_you_mean(key, found.names) or ADVICE_ON_MISSING
@@ -264,6 +278,33 @@ def check_types(
                 "Cast it in preparation."
             )
     return list(dict.fromkeys(problems))
+
+
+def _mixed_tables(found: pa.Schema, uses: Sequence[ColumnUse], layout: Layout) -> list[str]:
+    """List the tables with texts in one column and numbers in another: ids would not agree."""
+    problems = []
+    first: dict[str, tuple[str, bool]] = {}
+    for use in uses:
+        if use.kind != "keys" or use.table is None or use.column not in found.names:
+            continue
+        kind = found.field(use.column).type
+        if use.problem(kind, layout):
+            continue
+        is_text = is_string(_leaf(kind))
+        column, was_text = first.setdefault(use.table, (use.column, is_text))
+        if is_text != was_text:
+            problems.append(
+                f"column {use.column!r} is {kind}, column {column!r} of the same table "
+                f"{use.table!r} holds {'texts' if was_text else 'numbers'}. Cast it in preparation."
+            )
+    return problems
+
+
+def _leaf(kind: pa.DataType) -> pa.DataType:
+    """Give the type of the values within lists and dictionaries."""
+    while is_list_type(kind) or pa.types.is_dictionary(kind):
+        kind = kind.value_type
+    return kind
 
 
 def _is_key_type(kind: pa.DataType, layout: Layout) -> bool:
@@ -281,9 +322,7 @@ def check_vocabulary_types(
         vocabulary = vocabularies.get(use.table or "")
         if vocabulary is None or not len(vocabulary.keys) or use.column not in found.names:
             continue
-        leaf = found.field(use.column).type
-        while is_list_type(leaf) or pa.types.is_dictionary(leaf):
-            leaf = leaf.value_type
+        leaf = _leaf(found.field(use.column).type)
         is_text = vocabulary.key_type == "string"
         if accepts("keys", leaf) and is_string(leaf) != is_text:
             problems.append(

@@ -22,7 +22,7 @@ from rankloom.embedding.tables import FusedTables, Lookup, TableConfig
 from rankloom.errors import SchemaError, did_you_mean, join_problems
 from rankloom.layers.protocols import EventInputs, FeatureLayout, Inputs, Layout, SequenceLayout
 from rankloom.ops.segment import segment_sum
-from rankloom.schema import Rate, Schema
+from rankloom.schema import Rate, Schema, UnifiedConfig
 
 MAIN_SET = "main"
 """The embedding set that every feature has."""
@@ -36,7 +36,9 @@ class EmbeddingConfig(Config):
     init_std: PositiveFloat = 0.01
     """Deviation of the initial values."""
     tables: dict[str, TableConfig] = {}
-    """Table -> what differs from the above."""
+    """Table -> what differs from the above; `unified` is the one that `unified` makes."""
+    unified: UnifiedConfig | None = None
+    """Keeps many tables of ids in one, by salted hashes; without it, each stands by itself."""
 
 
 class Embedded(NamedTuple):
@@ -85,6 +87,7 @@ class Embedder(nn.Module):
     ) -> None:
         super().__init__()
         self.schema = schema
+        self._columns = {(c.feature, c.name): c for c in schema.id_columns()}
         self.config = config
         self.sets = {MAIN_SET: config.embedding_dim, **(sets or {})}
         self.ids = ids
@@ -129,10 +132,13 @@ class Embedder(nn.Module):
                 continue
             assert isinstance(group, FusedTables)
             wanted = {key: ids[source] for key, (source, _) in keys.items()}
-            lookup = group.look_up(wanted, {key: table for key, (_, table) in keys.items()})
+            flat = {key: value.flatten() for key, value in wanted.items()}
+            lookup = group.look_up(flat, {key: table for key, (_, table) in keys.items()})
             lookups.append(lookup)
-            parts = lookup.vectors.split([len(value) for value in wanted.values()])
-            found.update(zip(wanted, parts, strict=True))
+            parts = lookup.vectors.split([len(value) for value in flat.values()])
+            for (key, value), part in zip(wanted.items(), parts, strict=True):
+                # The vectors of a value's several rows stand side by side.
+                found[key] = part if value.dim() == 1 else _joined(part, value.shape[1])
         inputs = Inputs(
             features=self._features(batch, found),
             sequences={
@@ -242,7 +248,7 @@ class Embedder(nn.Module):
         group_of = {
             name: number for number, group in enumerate(self.table_groups()) for name in group.sizes
         }
-        columns = [(c.feature, c.name, c.table) for c in self.schema.id_columns()]
+        columns = [(c.feature, c.name, c.stored_in) for c in self.schema.id_columns()]
         columns += [
             (name, None, name)
             for name, encoder in self._numeric.items()
@@ -269,7 +275,7 @@ class Embedder(nn.Module):
         }
         return SequenceLayout(
             name=name,
-            columns={str(c.name): self.table_dims[c.table] for c in inner},
+            columns={str(c.name): self.table_dims[c.stored_in] * (c.lookups or 1) for c in inner},
             rate=feature.rate,
             candidate={str(c.name): items[c.table] for c in inner if c.table in items},
             max_length=feature.max_length,
@@ -278,7 +284,8 @@ class Embedder(nn.Module):
 
     def _width_of(self, name: str, embedding_set: str) -> int:
         if name in self.schema.sparse:
-            return self._dim_of(self.schema.sparse[name].table or name, embedding_set)
+            column = self._columns[name, None]
+            return self._dim_of(column.stored_in, embedding_set) * (column.lookups or 1)
         if name in self._numeric:
             if isinstance(self._numeric[name], QuantileEncoder):
                 return self._dim_of(name, embedding_set)
@@ -295,9 +302,9 @@ class Embedder(nn.Module):
         return self.config.tables.get(table, TableConfig()).init_std or self.config.init_std
 
     def _sequence_only_tables(self) -> set[str]:
-        columns = list(self.schema.id_columns())
-        shared = {c.table for c in columns if c.name is None}
-        return {c.table for c in columns} - shared
+        columns = self._columns.values()
+        shared = {c.stored_in for c in columns if c.name is None}
+        return {c.stored_in for c in columns} - shared
 
     def _check_tables(self, sizes: Mapping[str, int]) -> None:
         problems = [
@@ -308,3 +315,8 @@ class Embedder(nn.Module):
         ]
         if problems:
             raise SchemaError(join_problems(problems, where="run file" if problems[1:] else ""))
+
+
+def _joined(vectors: Tensor, count: int) -> Tensor:
+    """Give (V, K * D) from (V * K, D)."""
+    return vectors.reshape(len(vectors) // count, count * vectors.shape[1])

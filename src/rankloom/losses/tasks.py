@@ -3,19 +3,23 @@
 Binary: p = sigmoid(z). Positive: mean = softplus(z), or log(1 + y) ~ Normal(z, 1).
 A task `given: t` predicts p(task | t); the chain's product is trained, evaluated and served
 (Ma et al., "Entire Space Multi-Task Model", SIGIR 2018, arXiv:1804.07931, eq. 1).
+Where training saw a share w of a task's negatives, a prediction takes z + log(w) for z, so that
+p = p' / (p' + (1 - p') / w) (He et al., "Practical Lessons from Predicting Clicks on Ads at
+Facebook", ADKDD 2014, section 6.3).
 
 Shapes: B rows.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from rankloom.schema import PositiveTask, Schema
+from rankloom.schema import BinaryTask, PositiveTask, Schema
 
 LOG_HALF = -0.6931471805599453
 MAX_LOG = 80.0
@@ -23,7 +27,7 @@ MAX_LOG = 80.0
 
 
 def predictions(logits: Mapping[str, Tensor], schema: Schema) -> dict[str, Tensor]:
-    """Give what each task predicts at every row: a probability, a mean or a median.
+    """Give what each task predicts at every row of the whole log: a probability, mean or median.
 
     Args:
         logits: Task -> (B,) raw outputs.
@@ -78,7 +82,7 @@ def log_one_minus_exp(x: Tensor) -> Tensor:
 
 def _prediction(task: str, logits: Mapping[str, Tensor], schema: Schema) -> Tensor:
     spec = schema.tasks[task]
-    own = _wide(logits[task])
+    own = _corrected(task, logits, schema)
     if not isinstance(spec, PositiveTask):
         value = own.sigmoid()
     elif spec.link == "softplus":
@@ -86,8 +90,14 @@ def _prediction(task: str, logits: Mapping[str, Tensor], schema: Schema) -> Tens
     else:
         value = own.clamp(max=MAX_LOG).expm1().clamp(min=0)
     for name in schema.chain(task)[1:]:
-        value = value * _wide(logits[name]).sigmoid()
+        value = value * _corrected(name, logits, schema).sigmoid()
     return value
+
+
+def _corrected(task: str, logits: Mapping[str, Tensor], schema: Schema) -> Tensor:
+    """Give a task's raw output for the whole log, of which training may have seen a sample."""
+    spec, own = schema.tasks[task], _wide(logits[task])
+    return own + math.log(spec.negatives_kept) if isinstance(spec, BinaryTask) else own
 
 
 def _log_softplus(own: Tensor) -> Tensor:

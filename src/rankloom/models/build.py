@@ -159,6 +159,11 @@ def _check_wiring(config: ModelConfig, schema: Schema) -> None:
     ]
     if not schema.tasks:
         problems.append("tasks: is empty. Name at least one task with its label.")
+    if config.embedding.unified != schema.unified:
+        problems.append(
+            "model.embedding.unified: is not the schema's. Got two that differ. Make the schema "
+            "with unified=config.embedding.unified."
+        )
     if not schema.features:
         problems.append("schema: is empty. Name at least one feature.")
     if problems:

@@ -3,6 +3,7 @@
 from rankloom.schema.features import (
     AnyFeature,
     DenseFeature,
+    DenseTrainingOnly,
     Feature,
     IdSource,
     LinearEncoding,
@@ -11,20 +12,24 @@ from rankloom.schema.features import (
     SequenceColumn,
     SequenceFeature,
     SparseFeature,
+    SparseTrainingOnly,
     VectorFeature,
     VocabularyConfig,
 )
 from rankloom.schema.labels import Expression, parse_expression
 from rankloom.schema.rates import RATE_OF_SIDE, Rate, Side
 from rankloom.schema.schema import IdColumn, Schema
-from rankloom.schema.tasks import AnyTask, BinaryTask, PositiveTask, Roles, Task
+from rankloom.schema.tasks import AnyTask, BinaryTask, PositiveTask, Roles, Share, Task
+from rankloom.schema.unified import UNIFIED, UnifiedConfig
 
 __all__ = [
     "RATE_OF_SIDE",
+    "UNIFIED",
     "AnyFeature",
     "AnyTask",
     "BinaryTask",
     "DenseFeature",
+    "DenseTrainingOnly",
     "Expression",
     "Feature",
     "IdColumn",
@@ -38,9 +43,12 @@ __all__ = [
     "Schema",
     "SequenceColumn",
     "SequenceFeature",
+    "Share",
     "Side",
     "SparseFeature",
+    "SparseTrainingOnly",
     "Task",
+    "UnifiedConfig",
     "VectorFeature",
     "VocabularyConfig",
     "parse_expression",

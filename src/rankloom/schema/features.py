@@ -21,9 +21,10 @@ class VocabularyConfig(Config):
 
 
 class IdSource(Config):
-    """How raw values become rows of a table: exactly one of three ways.
+    """How raw values become rows of a table: at most one of three ways.
 
-    A feature that only names a `table` takes the way of the feature that defines it.
+    A feature that only names a `table` takes the way of the feature that defines it; a table that
+    `model.embedding.unified` keeps needs none.
     """
 
     table: str | None = None
@@ -47,11 +48,6 @@ class IdSource(Config):
         ]
         if len(ways) > 1:
             raise problem(f"{' and '.join(ways)} exclude each other. Keep one.")
-        if not ways and self.table is None:
-            raise problem(
-                "needs num_embeddings, vocabulary: {} or hash_buckets, or the table of a feature "
-                "that has one. Add one."
-            )
         return self
 
     @property
@@ -75,6 +71,13 @@ class Feature(Config):
         return RATE_OF_SIDE[self.side]
 
 
+class SparseTrainingOnly(Config):
+    """What stands for a value that is known only afterwards, such as a position."""
+
+    serving_default: Annotated[int | str | None, either("a whole number or a text")]
+    """Id that evaluation, prediction and serving take in place of any value; null for missing."""
+
+
 class SparseFeature(Feature, IdSource):
     """One id or several."""
 
@@ -84,11 +87,15 @@ class SparseFeature(Feature, IdSource):
     """How several ids become one vector; without one, a row has exactly one id."""
     weights: str | None = None
     """Column with one weight per id; only with `pooling`."""
+    training_only: SparseTrainingOnly | None = None
+    """Take the log's value in training only; without pooling."""
 
     @model_validator(mode="after")
-    def _weights_need_pooling(self) -> SparseFeature:
+    def _fits_its_pooling(self) -> SparseFeature:
         if self.weights is not None and self.pooling is None:
             raise problem("weights need several ids. Set pooling: sum or mean.")
+        if self.training_only is not None and self.pooling is not None:
+            raise problem("training_only needs exactly one id. Leave pooling out.")
         return self
 
 
@@ -123,6 +130,13 @@ Encoding = Annotated[
 ]
 
 
+class DenseTrainingOnly(Config):
+    """What stands for a value that is known only afterwards, such as a position."""
+
+    serving_default: float | None
+    """Number that evaluation, prediction and serving take in place of any; null for missing."""
+
+
 class DenseFeature(Feature):
     """One number."""
 
@@ -133,6 +147,8 @@ class DenseFeature(Feature):
     default: float | None = None
     """Value that stands for null and NaN. Without one they are an error, except with quantile
     buckets, where they have a row of their own."""
+    training_only: DenseTrainingOnly | None = None
+    """Take the log's value in training only."""
 
 
 class VectorFeature(Feature):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, model_validator
+from pydantic import AfterValidator, Field, NonNegativeFloat, model_validator
 
 from rankloom.config import Config, OneOf
 from rankloom.config.problems import problem
@@ -16,6 +16,7 @@ def _checked(text: str) -> str:
     return text
 
 
+Share = Annotated[float, Field(gt=0, le=1)]
 ExpressionText = Annotated[str, AfterValidator(_checked)]
 
 
@@ -31,7 +32,7 @@ class Task(Config):
     given: str | None = None
     """Task this one is conditional on: the logit predicts p(this | given), and the chain's
     product is what is trained, evaluated, saved and served."""
-    loss_weight: float = 1.0
+    loss_weight: NonNegativeFloat = 1.0
     """Factor of this task's loss in the sum."""
 
     @property
@@ -48,6 +49,11 @@ class BinaryTask(Task):
     loss: Literal["product", "conditional_rows"] = "product"
     """With `given`: train the product at every row (ESMM), or p(this | given) on the rows where
     the other label is 1."""
+    negatives_kept: Share = 1.0
+    """Share of its negatives that the training log holds. Below 1, probabilities are corrected to
+    those of a log with all, by adding log(negatives_kept) to the raw output (He et al., "Practical
+    Lessons from Predicting Clicks on Ads at Facebook", ADKDD 2014, section 6.3): such a log is what
+    evaluation needs."""
 
 
 class PositiveTask(Task):

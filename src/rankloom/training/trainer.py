@@ -124,7 +124,7 @@ class Trainer:
         self.window = Window()
         self.metric = metric
         self.autocast = autocast_for(self.precision, self.device)
-        self.total_steps = config.epochs * -(-reader.num_rows // config.batch_size)
+        self.total_steps = config.epochs * -(-reader.rows_per_epoch // config.batch_size)
         self.peak = matmul_rate(self.precision, self.device)
         self.flops_per_row = 0.0
 

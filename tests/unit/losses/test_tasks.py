@@ -190,3 +190,34 @@ def test_log_one_minus_exp_keeps_its_digits(x: float) -> None:
     # float32 near its limits: 5 of 7 digits.
     single = log_one_minus_exp(torch.tensor([x]))
     assert single.item() == pytest.approx(expected, rel=1e-5)
+
+
+def corrected(z: float, kept: float) -> float:
+    """Give p / (p + (1 - p) / w), as the paper writes it."""
+    p = sigmoid(z)
+    return p / (p + (1 - p) / kept)
+
+
+def test_predictions_are_those_of_a_log_with_all_negatives() -> None:
+    tasks = {**ESMM.tasks, "click": BinaryTask(label="click", negatives_kept=0.1)}
+    watched = PositiveTask(label="seconds", given="click")
+    sampled = schema(**tasks, watched=watched)
+    logits = {"click": double(2.0), "buy": double(-1), "keep": double(1), "watched": double(0.5)}
+    found = predictions(logits, sampled)
+    click = corrected(2.0, 0.1)
+    torch.testing.assert_close(found["click"], double(click), rtol=1e-14, atol=0)
+    torch.testing.assert_close(found["buy"], double(click * sigmoid(-1)))
+    torch.testing.assert_close(found["keep"], double(click * sigmoid(-1) * sigmoid(1)))
+    torch.testing.assert_close(found["watched"], double(click * math.log1p(math.exp(0.5))))
+    # What is trained is the sample's own rate.
+    for name in ("click", "buy"):
+        losses = [row_losses(name, logits, double(1), one) for one in (sampled, ESMM)]
+        assert torch.equal(*losses)
+
+
+def test_all_negatives_kept_change_no_bit() -> None:
+    logits = {"click": torch.tensor([-0.0, 1e-30, 3.7])}
+    plain = predictions(logits, schema(click=CLICK))
+    kept = predictions(logits, schema(click=BinaryTask(label="click", negatives_kept=1.0)))
+    assert torch.equal(plain["click"], kept["click"])
+    assert torch.equal(plain["click"], logits["click"].sigmoid())

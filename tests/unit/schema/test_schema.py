@@ -22,6 +22,8 @@ from rankloom.schema import (
     SequenceColumn,
     SequenceFeature,
     SparseFeature,
+    SparseTrainingOnly,
+    UnifiedConfig,
     VectorFeature,
     VocabularyConfig,
 )
@@ -180,7 +182,6 @@ def test_the_rate_follows_from_the_side() -> None:
 @pytest.mark.parametrize(
     ("feature", "line"),
     [
-        ({"kind": "sparse"}, "needs num_embeddings, vocabulary: {} or hash_buckets, or the table"),
         (
             {"kind": "sparse", "num_embeddings": 3, "hash_buckets": 3},
             "num_embeddings and hash_buckets exclude each other. Keep one.",
@@ -188,6 +189,15 @@ def test_the_rate_follows_from_the_side() -> None:
         (
             {"kind": "sparse", "num_embeddings": 3, "weights": "w"},
             "weights need several ids. Set pooling: sum or mean.",
+        ),
+        (
+            {
+                "kind": "sparse",
+                "num_embeddings": 3,
+                "pooling": "sum",
+                "training_only": {"serving_default": 1},
+            },
+            "training_only needs exactly one id. Leave pooling out.",
         ),
         ({"kind": "sequence", "columns": {}}, "columns: must have at least 1 entries."),
         ({"kind": "vector"}, "dim: is missing. Add it."),
@@ -210,6 +220,75 @@ def test_a_feature_that_contradicts_itself_is_refused(feature: dict[str, Any], l
         TypeAdapter(AnyFeature).validate_python({"side": "item", **feature})
     (found,) = validation_problems(caught.value)
     assert found.startswith(line)
+
+
+def test_ids_need_a_way_to_become_rows() -> None:
+    with pytest.raises(SchemaError) as caught:
+        Schema({"item": SparseFeature(side="item")})
+    assert str(caught.value) == (
+        "schema.item: needs num_embeddings, vocabulary: {} or hash_buckets, or the table of a "
+        "feature that has one. Add one."
+    )
+
+
+def test_the_unified_table_keeps_tables_however_they_are_defined() -> None:
+    unified = UnifiedConfig(hash_buckets=9, tables=("user", "tags"), lookups={"tags": 2})
+    schema = Schema(WIDE.features, unified=unified)
+    assert schema.unified_tables() == {"user": 1, "tags": 2}
+    assert list(schema.tables()) == ["seen.star"]
+    stored = [(column.table, column.stored_in) for column in schema.id_columns()]
+    assert stored == [
+        ("user", "unified"), ("tags", "unified"), ("user", "unified"), ("seen.star", "seen.star")
+    ]  # fmt: skip
+    assert schema.digest_values()["unified"]["lookups"] == {"tags": 2}
+    assert "unified" not in WIDE.digest_values()
+
+
+def test_all_that_is_wrong_with_a_unified_table_is_said() -> None:
+    unified = UnifiedConfig(hash_buckets=9, tables=("item", "itme"), lookups={"user": 2})
+    features = {"item": item(), "user": item(num_embeddings=3), "unified": item(hash_buckets=2)}
+    assert problems_of(features, unified=unified) == [
+        "schema has 3 mistakes:",
+        "model.embedding.unified.tables: no table of ids is named 'itme'. Did you mean 'item'?",
+        "model.embedding.unified.lookups: 'user' is not among its tables. Add it to tables.",
+        (
+            "schema.unified: the table that model.embedding.unified makes is named 'unified'. "
+            "Rename this one."
+        ),
+    ]
+
+
+def test_a_position_must_say_what_stands_for_it() -> None:
+    features = {"shown_at": item(column="place", num_embeddings=9), "other": item(num_embeddings=3)}
+    (problem,) = problems_of(features, roles=Roles(position="place"))
+    assert problem.startswith("schema.shown_at: reads 'place', roles.position, which is not known")
+    first = SparseTrainingOnly(serving_default=0)
+    features["shown_at"] = item(column="place", num_embeddings=9, training_only=first)
+    schema = Schema(features, roles=Roles(position="place"))
+    assert list(schema.training_only) == ["shown_at"]
+
+
+def test_negatives_are_sampled_at_the_beginning_of_a_chain() -> None:
+    tasks = {
+        "click": BinaryTask(label="click", negatives_kept=0.5),
+        "buy": BinaryTask(label="buy", given="click", negatives_kept=0.5),
+    }
+    assert problems_of({}, tasks=tasks) == [
+        (
+            "tasks.buy.negatives_kept: is for a task that is given none. Got 0.5. State it of the "
+            "task that the chain begins with."
+        )
+    ]
+
+
+def test_options_that_are_not_used_leave_the_digest_as_it_was() -> None:
+    schema = Schema(
+        {"item": item(num_embeddings=3), "price": DenseFeature(side="item")},
+        tasks={"click": BinaryTask(label="click")},
+    )
+    values = schema.digest_values()
+    assert "training_only" not in {**values["features"]["item"], **values["features"]["price"]}
+    assert "negatives_kept" not in values["tasks"]["click"]
 
 
 def test_a_label_that_is_no_comparison_is_refused_by_its_path() -> None:
