@@ -2,7 +2,7 @@
 
 The log is simulated, so the best possible ranking is known. Quality is the share of the gap closed
 between logistic regression and the truth, by AUC of clicks on 500,000 test rows. The truth is that
-without the position, which no model knows when it ranks.
+without the position, which no model knows when it ranks: it is a training-only feature.
 
 A part's recovery is its coefficient when a model's logit is regressed on the true parts of the
 logit: 1 where a model has learned all of the part, 0 where none.
@@ -38,7 +38,7 @@ TOKENS = {
     "near_past": ["near_past"],
     "item": ["item_id", "creator", "duration_s"],
     "category": ["category"],
-    "style": ["tag", "price", "style"],
+    "style": ["tag", "price", "style", "position"],
 }
 BASELINE = "linear"
 

@@ -37,6 +37,11 @@ def run_values(config: SimulationConfig, folder: Path) -> dict[str, Any]:
         **{name: _ids("item", count) for name, count in sizes.items()},
         **{name: _ids("item", count) for name, count in ITEM_ATTRIBUTES.items()},
         "duration_s": {"side": "item", "kind": "dense", "encode": {"kind": "log"}},
+        # The ceiling without the position is that of candidates at the first place.
+        "position": {
+            **_ids("item", config.requests.candidates[1]),
+            "training_only": {"serving_default": 0},
+        },
     }
     return {
         "data": {
@@ -70,7 +75,7 @@ def run_values(config: SimulationConfig, folder: Path) -> dict[str, Any]:
                     "moment": [*MOMENT_ATTRIBUTES, "scenario"],
                     "taste": ["history"],
                     "item": ["item_id", "creator"],
-                    "content": ["category", *ITEM_ATTRIBUTES, "duration_s"],
+                    "content": ["category", *ITEM_ATTRIBUTES, "duration_s", "position"],
                 },
             },
             "interaction": {"kind": "tokenmixer_large", "num_layers": 2},
