@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import ROOT
-from rankloom.config import read_yaml
-from rankloom.data.simulate import load_simulation, simulate
+from rankloom.data.simulate import SimulationConfig, load_simulation, simulate
+from rankloom.data.simulate.run_file import run_values
 
 LOGS = ROOT / ".bench" / "simulated"
-NEAR = 20
 LOG: dict[str, Any] = {
     "rows.train": 1_400_000,
     "rows.valid": 100_000,
@@ -20,37 +19,44 @@ LOG: dict[str, Any] = {
     "items.count": 20_000,
     "items.creators": 1_000,
     "history.length": 200,
-    "history.near": NEAR,
     "history.initial": 150,
     "parts": True,
 }
 """Two million rows, of which half a million are the test split."""
-PAST = ("history", "near_past")
-"""The sequences of `simulated_run`."""
+PAST: dict[str, Any] = {
+    "history": {"kind": "masked_mean"},
+    "near_past": {"kind": "masked_mean"},
+}
+"""An encoder for each sequence of `simulated_run`."""
 
 
 def simulated_log(values: Mapping[str, Any]) -> Path:
     """Write the log of these values once; a later call finds it."""
     config = load_simulation(None, values)
-    folder = LOGS / config.digest()[:16]
+    folder = _folder(config)
     if not folder.exists():
         simulate(config, folder)
     return folder
 
 
-def simulated_run(folder: Path) -> dict[str, Any]:
-    """Give `data`, `schema`, `roles` and the task `click` of a simulated log's run file.
+def simulated_run(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give `data`, `schema`, `roles` and the task `click` of the log's run file.
 
     The near past is a sequence of its own beside the whole history, so that an encoder that weighs
     all events alike can tell the two apart.
     """
-    values = read_yaml(folder / "run.yaml")
-    schema = values["schema"]
+    config = load_simulation(None, values)
+    run = run_values(config, _folder(config))
+    schema = run["schema"]
     history = schema["history"]
     near = {name: {**one, "column": f"history_{name}"} for name, one in history["columns"].items()}
-    schema["near_past"] = {**history, "max_length": NEAR, "columns": near}
+    schema["near_past"] = {**history, "max_length": config.history.near, "columns": near}
     return {
-        **{name: values[name] for name in ("data", "roles")},
+        **{name: run[name] for name in ("data", "roles")},
         "schema": schema,
-        "tasks": {"click": values["tasks"]["click"]},
+        "tasks": {"click": run["tasks"]["click"]},
     }
+
+
+def _folder(config: SimulationConfig) -> Path:
+    return LOGS / config.digest()[:16]

@@ -98,10 +98,10 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     folder = simulated_log(cell.options["log"])
     run = api.load_run(
         {
-            **simulated_run(folder),
+            **simulated_run(cell.options["log"]),
             "model": {
                 "embedding": {"embedding_dim": 16},
-                "sequence": {name: {"kind": "masked_mean"} for name in PAST},
+                "sequence": PAST,
                 "head": {"kind": "shared_bottom", "hidden_dims": []},
                 **cell.options["model"],
             },

@@ -27,6 +27,7 @@ from typing import Any
 
 from benchmarks import frappe
 from benchmarks.harness import ROOT, Cell, Row, by_variant, spread_by_variant
+from benchmarks.simulated_log import LOG, PAST, simulated_log, simulated_run
 from rankloom import api
 from rankloom.config import read_yaml
 from rankloom.data.datasets import prepare_dataset
@@ -36,13 +37,15 @@ Values = dict[str, Any]
 
 _OTHER_WAYS = ("vocabulary", "num_embeddings")
 
+SIMULATED = LOG | {"rows.train": 400_000, "rows.valid": 50_000, "rows.test": 150_000}
+
 WAYS = ("full", "hashed", "hashed_largest", "unified_1", "unified_2")
 MACHINE_MATTERS = False
 SETTINGS: dict[str, Any] = {
-    "logs": ["frappe"],
+    "logs": ["simulated", "frappe"],
     "models": ["dcn_v2"],
     "ways": list(WAYS),
-    "shares": [1.0, 0.5, 0.25, 0.1, 0.05],
+    "shares": [1.0, 0.25, 0.05],
     "seeds": 3,
     "common": {},
 }
@@ -70,7 +73,36 @@ def frappe_values(model: str) -> Values:
     return read_yaml(ROOT / "recipes" / f"frappe_{model}.yaml")
 
 
-LOGS = {"frappe": Log(frappe_files, frappe_values)}
+def simulated_files() -> Values:
+    """Simulate a log where it is not there."""
+    simulated_log(SIMULATED)
+    data: Values = simulated_run(SIMULATED)["data"]
+    return data
+
+
+def simulated_values(model: str) -> Values:
+    """Give a run file for the simulated log: its clicks, one epoch."""
+    return {
+        **simulated_run(SIMULATED),
+        "model": {
+            "embedding": {"embedding_dim": 16},
+            "sequence": PAST,
+            "interaction": {"kind": model, "hidden_dims": [256, 128]},
+            "head": {"kind": "shared_bottom", "hidden_dims": []},
+        },
+        "training": {
+            "epochs": 1,
+            "batch_size": 1024,
+            "dense": {"kind": "adamw", "lr": 2e-3},
+            "sparse": {"kind": "adam", "lr": 2e-3},
+        },
+    }
+
+
+LOGS = {
+    "frappe": Log(frappe_files, frappe_values),
+    "simulated": Log(simulated_files, simulated_values),
+}
 
 
 def planned_cells(settings: Mapping[str, Any]) -> list[Cell]:
