@@ -143,8 +143,12 @@ def test_data_are_listed(
 ) -> None:
     text = output_of(monkeypatch, capsys, "data", "list")
     names = [line for line in text.splitlines() if not line.startswith(" ")]
-    assert names == ["census", "frappe", "movielens", "synthetic"]
-    assert text.count("source: ") == text.count("terms: ") == 4
+    assert names == [
+        "ali_ccp", "amazon", "avazu", "census", "criteo", "ebnerd",
+        "frappe", "kuairand", "movielens", "s3rec", "synthetic", "taobao_ad",
+    ]  # fmt: skip
+    for part in ("\n  source: ", "\n  terms: "):
+        assert text.count(part) == len(names)
 
 
 def test_data_are_prepared(

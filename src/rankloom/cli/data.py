@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-app = typer.Typer(help="Prepare public data sets.", no_args_is_help=True)
+from rankloom.cli.data_bench import bench
+from rankloom.cli.data_group import group, ungroup
+from rankloom.cli.data_inspect import inspect
+from rankloom.cli.data_simulate import simulate
+
+app = typer.Typer(help="Logs: public, simulated and your own.", no_args_is_help=True)
+app.command("simulate")(simulate)
+app.command("group")(group)
+app.command("ungroup")(ungroup)
+app.command("bench")(bench)
+app.command("inspect")(inspect)
 
 
 @app.command("list")
@@ -26,12 +36,21 @@ def prepare(
     split: Annotated[
         str | None, typer.Option(help="How to split, where the data set has a choice.")
     ] = None,
+    choices: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set", metavar="NAME=VALUE", help="Another choice of the data set; repeatable."
+        ),
+    ] = None,
 ) -> None:
     """Write a data set as Parquet: train, valid and test."""
+    from rankloom.config.load import apply_overrides
     from rankloom.data.datasets import prepare_dataset
 
-    options = {} if split is None else {"split": split}
-    found = prepare_dataset(name, to or Path("data") / name, report=typer.echo, **options)
+    options = apply_overrides({}, choices or ())
+    if split is not None:
+        options["split"] = split
+    found = prepare_dataset(name, to or Path("data") / name, options, report=typer.echo)
     typer.echo(prepared_line(found.folder, found.rows))
 
 

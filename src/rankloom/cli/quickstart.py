@@ -43,7 +43,7 @@ def quickstart(
     run = api.load_run(
         RUN_FILE, [f"data.{p}={path}" for p, path in paths.items()] + (overrides or [])
     )
-    prepared = prepare_dataset(data, log, split=split, report=typer.echo)
+    prepared = prepare_dataset(data, log, {"split": split}, report=typer.echo)
     typer.echo(
         f"{prepared_line(prepared.folder, prepared.rows)}   {time.perf_counter() - began:.0f} s"
     )

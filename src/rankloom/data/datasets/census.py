@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from rankloom.data.datasets import PreparedDataset, local_folder
-from rankloom.data.datasets.splits import first_existing, write_splits
+from rankloom.data.datasets import PreparedDataset
+from rankloom.data.datasets.splits import find_folder, first_existing, write_splits
 from rankloom.errors import ConfigError, DataError
 
 FOLDER = "census_income"
@@ -54,9 +54,7 @@ def prepare_census(
         raise ConfigError(
             f"data.valid_share: must be between 0 and 1. Got {valid_share}. Give 0.1."
         )
-    folder = local_folder(FOLDER)
-    if folder is None:
-        raise DataError(f"Census-Income: the folder $RANKLOOM_DATA/{FOLDER} is absent. {_ADVICE}")
+    folder = find_folder(FOLDER, advice=_ADVICE)
     whole, test = (
         _read(first_existing(folder, (name,), advice=_ADVICE)) for name in _FILES.values()
     )

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 
-from rankloom.data.datasets import PreparedDataset, local_folder
-from rankloom.data.datasets.splits import first_existing, read_bytes, write_splits
+from rankloom.data.datasets import PreparedDataset
+from rankloom.data.datasets.splits import find_folder, first_existing, read_bytes, write_splits
 from rankloom.errors import DataError
 
 FOLDER = "frappe"
@@ -51,9 +51,7 @@ def prepare_frappe(destination: Path, *, report: Callable[[str], None]) -> Prepa
     Raises:
         DataError: The local folder is absent or damaged, or `destination` cannot be written to.
     """
-    folder = local_folder(FOLDER)
-    if folder is None:
-        raise DataError(f"Frappe: the folder $RANKLOOM_DATA/{FOLDER} is absent. {_ADVICE}")
+    folder = find_folder(FOLDER, advice=_ADVICE)
     paths = {
         split: first_existing(folder, names, advice=_ADVICE) for split, names in _FILES.items()
     }

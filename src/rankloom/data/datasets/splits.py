@@ -1,4 +1,4 @@
-"""What all data sets share: writing splits and reading compressed text."""
+"""What all data sets share: finding files, reading compressed text and writing splits."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from rankloom.data.atomic import write_parquet
+from rankloom.data.datasets import local_folder
 from rankloom.errors import DataError
 
 # Small enough that shuffling over row groups mixes well on a data set of this size.
@@ -50,6 +51,23 @@ def read_bytes(path: Path) -> bytes:
             return bytes(stream.read())
     except OSError as error:
         raise DataError(f"{path}: cannot be read. Got: {error}. Restore the file.") from error
+
+
+def find_folder(*names: str, advice: str) -> Path:
+    """Give the first of several folders that exists in `$RANKLOOM_DATA`.
+
+    Args:
+        names: Such as that of the official files, then that of a sample of them.
+        advice: Ends the message.
+
+    Raises:
+        DataError: None does.
+    """
+    found = [folder for folder in map(local_folder, names) if folder is not None]
+    if not found:
+        folders = " or ".join(f"$RANKLOOM_DATA/{name}" for name in names)
+        raise DataError(f"{names[0]}: the folder {folders} is absent. {advice}")
+    return found[0]
 
 
 def first_existing(folder: Path, names: tuple[str, ...], *, advice: str) -> Path:
