@@ -28,7 +28,7 @@ from rankloom import api
 from rankloom.metrics import auc
 from rankloom.models.cost import model_cost
 
-PARTS = ("main", "taste", "crosses", "near_past", "far_past", "scenario")
+PARTS = ("main", "taste", "pairs", "triples", "near_past", "far_past", "scenario")
 TOKENS = {
     "user": ["user_id", "membership"],
     "profile": ["gender", "age", "city", "device"],

@@ -40,7 +40,7 @@ def test_a_simulated_log_trains_by_its_own_run_file(
     assert command(monkeypatch, "data", "simulate", "--to", "log", *SMALL) == 0
     printed = capsys.readouterr().out
     assert "oracle    click " in printed
-    assert "signal    crosses" in printed
+    assert "signal    triples" in printed
     assert "next      rankloom train log/run.yaml" in printed
     assert command(monkeypatch, "train", "log/run.yaml", "--to", "run", *QUICK) == 0
     assert "test      click" in capsys.readouterr().out

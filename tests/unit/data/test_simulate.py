@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -166,23 +167,25 @@ def test_the_near_past_part_follows_from_the_newest_events(tmp_path: Path) -> No
     assert met > 50
 
 
-def test_no_one_or_two_columns_say_anything_of_the_crosses(rows: dict[str, np.ndarray]) -> None:
-    crosses = rows["oracle_part_crosses"].astype(float)
-    crosses = (crosses - crosses.mean()) / crosses.std()
-    names = sorted({name for cross in CROSSES for name in cross})
-    for members in [(name,) for name in names] + list(itertools.combinations(names, 2)):
-        keys = np.unique(np.stack([rows[name] for name in members]), axis=1, return_inverse=True)[1]
-        # The share of variance between the values, less what chance gives.
-        sums = np.bincount(keys, crosses)
-        share = (sums**2 / np.bincount(keys)).sum() / len(crosses) - (keys.max() + 1) / len(crosses)
-        assert share < 0.06, members
+def explained(values: np.ndarray, columns: Iterable[np.ndarray]) -> float:
+    """Give the share of variance between the groups that columns make, less what chance gives."""
+    keys = np.unique(np.stack(list(columns)), axis=1, return_inverse=True)[1]
+    values = (values - values.mean()) / values.std()
+    sums = np.bincount(keys, values)
+    return float((sums**2 / np.bincount(keys)).sum() - keys.max() - 1) / len(values)
 
 
-def test_three_columns_of_a_cross_say_much(rows: dict[str, np.ndarray]) -> None:
-    crosses = rows["oracle_part_crosses"].astype(float)
-    keys = np.unique(np.stack([rows[name] for name in CROSSES[0]]), axis=1, return_inverse=True)[1]
-    between = (np.bincount(keys, crosses - crosses.mean()) ** 2 / np.bincount(keys)).sum()
-    assert between / len(keys) / crosses.var() > 0.1
+@pytest.mark.parametrize(("part", "order"), [("pairs", 2), ("triples", 3)])
+def test_fewer_columns_than_a_cross_has_say_nothing_of_it(
+    rows: dict[str, np.ndarray], part: str, order: int
+) -> None:
+    values = rows[f"oracle_part_{part}"].astype(float)
+    names = sorted({name for cross in CROSSES[part] for name in cross})
+    for count in range(1, order):
+        for members in itertools.combinations(names, count):
+            assert explained(values, [rows[name] for name in members]) < 0.06, members
+    for cross in CROSSES[part]:
+        assert explained(values, [rows[name] for name in cross]) > 0.15, cross
 
 
 def test_by_default_the_place_says_nothing_of_the_candidate(rows: dict[str, np.ndarray]) -> None:
@@ -246,8 +249,8 @@ def test_a_log_of_many_blocks_has_many_files_and_all_users_and_requests_once(
 
 
 def test_a_part_of_strength_0_is_nothing(tmp_path: Path) -> None:
-    table = write(tmp_path / "log", signal__crosses=0, signal__position=0)
-    assert not table["oracle_part_crosses"].combine_chunks().values.to_numpy().any()
+    table = write(tmp_path / "log", signal__triples=0, signal__position=0)
+    assert not table["oracle_part_triples"].combine_chunks().values.to_numpy().any()
     assert table["oracle_click"].equals(table["oracle_click_unbiased"])
 
 

@@ -109,7 +109,10 @@ class SignalConfig(Config):
     """Effects of single values (item, creator, user, hour): what logistic regression sees."""
     taste: NonNegativeFloat = 0.5
     """The user's attributes against the item's character."""
-    crosses: NonNegativeFloat = 0.6
+    pairs: NonNegativeFloat = 0.45
+    """Products of two signs, of a user's or a moment's attribute and of an item's: neither of the
+    two says anything of the click by itself."""
+    triples: NonNegativeFloat = 0.45
     """Products of three signs, of a user's, a moment's and an item's attribute: none of the three,
     nor any two of them, says anything of the click."""
     near_past: NonNegativeFloat = 0.6

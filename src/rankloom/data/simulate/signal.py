@@ -6,14 +6,15 @@ The raw parts of user u at moment m (hour, weekday, network) in scenario s, item
 
     main       appeal_i + effects of u's and m's values
     taste      <t_u, q_i>,  t_u the sum of u's attributes' vectors, q_i the item's character
-    crosses    sum over planted crosses of sign(u) * sign(m) * sign(i)
+    pairs      sum over planted crosses of sign(u or m) * sign(i)
+    triples    sum over planted crosses of sign(u) * sign(m) * sign(i)
     near_past  <mean of the near past's characters, the newer the heavier, q_i>
     far_past   log(1 + events of i's category in the far past)
     scenario   <turn_s * t_u + taste_s, q_i>
     position   -log(1 + n)
 
 All of it is a function of columns that the log carries. What users do afterwards follows the same
-parts: likes follow taste and near past, purchases main, far past and crosses, and the share of a
+parts: likes follow taste and near past, purchases main, far past and pairs, and the share of a
 video that is watched taste and near past.
 """
 
@@ -36,7 +37,7 @@ NEAR_DECAY = 0.9
 """Weight of an event of the near past against that of the next newer one."""
 WATCH_SHAPE = 2.0
 """Of the gamma distribution of the watch time around its mean."""
-_AFTER = {"like": ("taste", "near_past"), "buy": ("main", "far_past", "crosses")}
+_AFTER = {"like": ("taste", "near_past"), "buy": ("main", "far_past", "pairs")}
 _WATCHED = ("taste", "near_past")
 
 Parts = dict[str, Float32]
@@ -89,14 +90,16 @@ def raw_parts(world: World, people: People, requests: Requests) -> Parts:
     # One gather of the items' characters serves three parts.
     against = np.stack((taste, _near_past(world, people, user), turned), axis=2)
     met = items.character[item] @ against
-    signs = world.cross_signs(moment)
-    crosses = np.matmul(items.crosses[item], signs[:, :, None])[:, :, 0]
+    crosses = {
+        part: np.matmul(signs[item], world.request_signs(part, moment)[:, :, None])[:, :, 0]
+        for part, signs in items.signs.items()
+    }
     count = people.histories.far_count[user[:, None], items.category[item]]
     place = np.arange(item.shape[1], dtype=np.float32)
     return {
         "main": items.appeal[item] + effects[:, None],
         "taste": met[:, :, 0],
-        "crosses": crosses,
+        **crosses,
         "near_past": met[:, :, 1],
         "far_past": np.log1p(count, dtype=np.float32),
         "scenario": met[:, :, 2],

@@ -23,15 +23,17 @@ USER_ATTRIBUTES = {"gender": 3, "age": 8, "city": 40, "device": 6, "membership":
 MOMENT_ATTRIBUTES = {"hour": 24, "weekday": 7, "network": 4}
 ITEM_ATTRIBUTES = {"tag": 30, "price": 10, "style": 12}
 """Attribute -> number of values."""
-CROSSES = (
-    ("gender", "network", "style"),
-    ("membership", "weekday", "price"),
-    ("device", "hour", "tag"),
-    ("age", "network", "price"),
-    ("age", "weekday", "style"),
-    ("membership", "hour", "tag"),
-)
-"""User's, moment's and item's attribute of each planted product of three signs."""
+CROSSES = {
+    "pairs": (("device", "tag"), ("hour", "price"), ("city", "style")),
+    "triples": (
+        ("gender", "network", "style"),
+        ("membership", "weekday", "price"),
+        ("age", "network", "tag"),
+    ),
+}
+"""Part of the signal -> attributes whose signs are multiplied; the last is the item's."""
+Sign = dict[tuple[str, int, str], Float32]
+"""(part, number of the cross, attribute) -> (values,) of +1 and -1."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +52,8 @@ class Items:
     """(I, D): what tastes meet; unit variance."""
     appeal: Float32
     """(I,): the item's own part of the logit."""
-    crosses: Float32
-    """(I, number of crosses): +1 or -1."""
+    signs: dict[str, Float32]
+    """Part -> (I, number of its crosses) of +1 and -1."""
     log_popularity: Float32
     """(I,)."""
     order: Int32
@@ -84,19 +86,19 @@ class World:
     """User attribute -> (values, D)."""
     effect: dict[str, Float32]
     """User's or moment's attribute -> (values,) part of the logit."""
-    sign: dict[tuple[int, str], Float32]
-    """(cross, attribute) -> (values,) of +1 and -1."""
+    sign: Sign
+    """Of each value in each cross."""
     scenario_turn: Float32
     """(S, D): what a scenario multiplies the user's taste by."""
     scenario_taste: Float32
     """(S, D): its own taste."""
 
-    def cross_signs(self, columns: Mapping[str, Int32]) -> Float32:
-        """Give (R, number of crosses): the product of the user's and the moment's signs."""
+    def request_signs(self, part: str, columns: Mapping[str, Int32]) -> Float32:
+        """Give (R, number of crosses): the product of the signs of all but the item."""
         return np.stack(
             [
-                self.sign[number, user][columns[user]] * self.sign[number, moment][columns[moment]]
-                for number, (user, moment, _) in enumerate(CROSSES)
+                np.prod([self.sign[part, place, one][columns[one]] for one in others], axis=0)
+                for place, (*others, _) in enumerate(CROSSES[part])
             ],
             axis=1,
         )
@@ -106,8 +108,9 @@ def build_world(config: SimulationConfig, rng: Generator) -> World:
     """Draw a world."""
     sizes = USER_ATTRIBUTES | MOMENT_ATTRIBUTES | ITEM_ATTRIBUTES
     sign = {
-        (number, name): _balanced_signs(sizes[name], rng)
-        for number, names in enumerate(CROSSES)
+        (part, place, name): _balanced_signs(sizes[name], rng)
+        for part, crosses in CROSSES.items()
+        for place, names in enumerate(crosses)
         for name in names
     }
     items, category_share = _build_items(config, sign, rng)
@@ -127,7 +130,7 @@ def build_world(config: SimulationConfig, rng: Generator) -> World:
 
 
 def _build_items(
-    config: SimulationConfig, sign: Mapping[tuple[int, str], Float32], rng: Generator
+    config: SimulationConfig, sign: Sign, rng: Generator
 ) -> tuple[Items, npt.NDArray[np.float64]]:
     count, num_categories = config.items.count, config.items.categories
     num_creators = config.items.creators
@@ -165,10 +168,16 @@ def _build_items(
         duration_s=np.exp(rng.normal(np.log(40), 0.8, size=count)).astype(np.float32),
         character=character,
         appeal=appeal.astype(np.float32),
-        crosses=np.stack(
-            [sign[number, item][attributes[item]] for number, (_, _, item) in enumerate(CROSSES)],
-            axis=1,
-        ),
+        signs={
+            part: np.stack(
+                [
+                    sign[part, place, item][attributes[item]]
+                    for place, (*_, item) in enumerate(crosses)
+                ],
+                axis=1,
+            )
+            for part, crosses in CROSSES.items()
+        },
         log_popularity=np.log(popularity).astype(np.float32),
         order=order,
         cumulative=np.concatenate(([0.0], np.cumsum(popularity[order]))),
