@@ -310,6 +310,24 @@ def test_ungrouping_what_others_grouped(tmp_path: Path) -> None:
     assert pq.read_table(to).to_pydict() == {"r": [1, 1], "h": [[1], [1]], "i": [1, 2]}
 
 
+def test_ungrouping_by_a_run_takes_what_it_does_not_read_by_its_lengths(tmp_path: Path) -> None:
+    schema = Schema({"i": DenseFeature(side="item", encode=LogEncoding())})
+    path = write(
+        tmp_path / "a.parquet",
+        r=[1, 2],
+        tags=[[1, 2], [3]],
+        i=[[1, 2], [3]],
+        truth=[[0.1, 0.2], [0.3]],
+        seen=[[7, 8], [8, 9]],
+    )
+    to = tmp_path / "to.parquet"
+    done = ungroup_log(path, to, schema=schema)
+    assert done.candidate_columns == ("tags", "i", "truth")
+    table = pq.read_table(to).to_pydict()
+    assert table["truth"] == [0.1, 0.2, 0.3]
+    assert table["seen"] == [[7, 8], [7, 8], [8, 9]]
+
+
 LOG_SCHEMA = Schema(
     {
         "user": SparseFeature(side="user", num_embeddings=1000),

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from rankloom.data.regroup import ungroup_log
 from rankloom.data.simulate import SPLITS, SUMMARY_FILE, load_simulation, simulate
 from rankloom.data.simulate.signal import PARTS
 from rankloom.data.simulate.world import CROSSES
@@ -233,6 +234,14 @@ def test_flat_and_grouped_logs_hold_the_same_rows(tmp_path: Path) -> None:
         else:
             column = column.values
         assert flat[name].combine_chunks().equals(column), name
+
+
+def test_ungrouping_a_grouped_log_gives_the_flat_one(tmp_path: Path) -> None:
+    flat, _ = (write(tmp_path / layout, layout=layout) for layout in ("flat", "grouped"))
+    files = [str(tmp_path / "grouped" / split / "*.parquet") for split in SPLITS]
+    for split, file in zip(SPLITS, files, strict=True):
+        ungroup_log(file, tmp_path / "back" / split)
+    assert read(tmp_path / "back").equals(flat)
 
 
 def test_a_log_of_many_blocks_has_many_files_and_all_users_and_requests_once(

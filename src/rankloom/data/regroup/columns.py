@@ -62,8 +62,13 @@ def grouped_schema(flat: pa.Schema, candidates: Sequence[str], by: str) -> pa.Sc
         else field
         for field in flat
     ]
+    return marked(pa.schema(fields, metadata=flat.metadata), candidates, by)
+
+
+def marked(grouped: pa.Schema, candidates: Sequence[str], by: str) -> pa.Schema:
+    """Have a grouped file name its candidates' columns."""
     mark = json.dumps({"by": by, "candidates": list(candidates)})
-    return pa.schema(fields, metadata={**(flat.metadata or {}), MARK: mark})
+    return grouped.with_metadata({**(grouped.metadata or {}), MARK: mark})
 
 
 def flat_schema(grouped: pa.Schema, candidates: Sequence[str]) -> pa.Schema:

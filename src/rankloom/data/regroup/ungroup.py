@@ -16,6 +16,7 @@ from rankloom.data.regroup.constant import check_column_types
 from rankloom.data.regroup.group import Regrouped, Report
 from rankloom.data.regroup.log import Log, lines_at_a_time, missing_columns, open_log
 from rankloom.data.regroup.writing import Outputs, output_names, workplace
+from rankloom.data.uses import is_list_type
 from rankloom.errors import ConfigError, SchemaError, join_problems
 from rankloom.schema import Schema
 
@@ -34,7 +35,8 @@ def ungroup_log(
         files: Paths or glob patterns.
         to: A .parquet file for one, or a folder that gets a file for each; must not exist.
         candidates: The columns that are lists of candidates; default: those that the file names.
-        schema: Names them otherwise, in a file that was not written by `group_log`.
+        schema: Names them otherwise, in a file that was not written by `group_log`; columns that
+            it does not read are the candidates' if their lists have one entry for each everywhere.
         report: Told of the progress, in requests.
 
     Raises:
@@ -74,7 +76,10 @@ def _candidates(log: Log, given: Sequence[str] | None, schema: Schema | None) ->
             raise SchemaError(join_problems(problems, where="data" if problems[1:] else ""))
         chosen = list(given)
     elif schema is not None:
-        chosen = [name for name in sides_of_schema(schema).candidate if name in log.names]
+        sides = sides_of_schema(schema)
+        read = [name for name in sides.candidate if name in log.names]
+        aligned = _aligned(log, sides.unknown(log.names), read[0]) if read else []
+        chosen = [name for name in log.names if name in {*read, *aligned}]
     else:
         marks = [marked_candidates(one) for one in log.schemas]
         for path, mark in zip(log.paths, marks, strict=True):
@@ -90,6 +95,23 @@ def _candidates(log: Log, given: Sequence[str] | None, schema: Schema | None) ->
             "--candidate-columns: must name a column with one entry per candidate. Got none."
         )
     return chosen
+
+
+def _aligned(log: Log, names: Sequence[str], candidate: str) -> list[str]:
+    """Give the columns that have one entry per candidate in every line of the log.
+
+    Args:
+        log: Grouped.
+        names: Columns of which nothing is known.
+        candidate: A column of the candidates.
+    """
+    left = [name for name in names if is_list_type(log.schemas[0].field(name).type)]
+    if not left or not is_list_type(log.schemas[0].field(candidate).type):
+        return []
+    for batch, _ in log.batches([candidate, *left], _lines_at_a_time(log, [candidate])):
+        lengths = list_lengths(batch.column(candidate))
+        left = [n for n in left if np.array_equal(list_lengths(batch.column(n)), lengths)]
+    return left
 
 
 def _lines_at_a_time(log: Log, candidates: Sequence[str]) -> int:

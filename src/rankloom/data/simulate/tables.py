@@ -7,6 +7,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from rankloom.data.regroup.columns import marked
 from rankloom.data.simulate.block import Impressions
 from rankloom.data.simulate.people import People
 from rankloom.data.simulate.world import MOMENT_ATTRIBUTES, World
@@ -35,7 +36,9 @@ def request_table(
     columns |= _candidate_columns(world, block, with_parts=with_parts)
     order = np.argsort(block.requests["time"], kind="stable")
     ids = np.arange(first_request, first_request + len(order))
-    return pa.table(columns).take(pa.array(order)).add_column(0, "request_id", pa.array(ids))
+    table = pa.table(columns).take(pa.array(order)).add_column(0, "request_id", pa.array(ids))
+    candidates = table.column_names[table.column_names.index(CANDIDATE) :]
+    return table.cast(marked(table.schema, candidates, "request_id"))
 
 
 def flat_table(requests: pa.Table) -> pa.Table:
