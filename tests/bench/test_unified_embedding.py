@@ -51,9 +51,9 @@ def test_the_unified_table_holds_the_same_numbers() -> None:
 
 def test_breadth_comes_first_and_whole_tables_once() -> None:
     cells = planned_cells(SETTINGS)
-    assert len(cells) == 3 * (1 + 4 * 5)
-    assert [cell.repeat for cell in cells] == [0] * 21 + [1] * 21 + [2] * 21
-    assert len({cell.id for cell in cells}) == len({cell.digest for cell in cells}) == 63
+    count = len(SETTINGS["logs"]) * (1 + 4 * len(SETTINGS["shares"]))
+    assert [cell.repeat for cell in cells] == [0] * count + [1] * count + [2] * count
+    assert len({cell.id for cell in cells}) == len({cell.digest for cell in cells}) == 3 * count
 
 
 def test_every_way_runs_from_end_to_end(
