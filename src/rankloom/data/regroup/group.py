@@ -24,7 +24,7 @@ from rankloom.data.regroup.columns import Sides, grouped_schema, marked_candidat
 from rankloom.data.regroup.constant import Variation, check_column_types, find_variations
 from rankloom.data.regroup.log import Log, lines_at_a_time, missing_columns, open_log
 from rankloom.data.regroup.requests import Requests, check_key_type, find_requests
-from rankloom.data.regroup.writing import Outputs, output_names, workplace
+from rankloom.data.regroup.writing import Outputs, output_names, writing_place
 from rankloom.errors import ConfigError, DataError, SchemaError, join_problems
 from rankloom.schema import Schema
 
@@ -88,7 +88,7 @@ def group_log(
         )
     names = output_names(log.paths, to)
     sides = _given_sides(log, by, candidates, schema)
-    with workplace(to) as (out, work):
+    with writing_place(to) as (out, work):
         try:
             return _group(log, by, sides, [out / name for name in names], work, report)
         except pa.ArrowException as error:

@@ -15,7 +15,7 @@ from rankloom.data.regroup.columns import flat_schema, marked_candidates, sides_
 from rankloom.data.regroup.constant import check_column_types
 from rankloom.data.regroup.group import Regrouped, Report
 from rankloom.data.regroup.log import Log, lines_at_a_time, missing_columns, open_log
-from rankloom.data.regroup.writing import Outputs, output_names, workplace
+from rankloom.data.regroup.writing import Outputs, output_names, writing_place
 from rankloom.data.uses import is_list_type
 from rankloom.errors import ConfigError, SchemaError, join_problems
 from rankloom.schema import Schema
@@ -51,7 +51,7 @@ def ungroup_log(
     schemas = [flat_schema(one, chosen) for one in log.schemas]
     check_column_types(schemas[0])
     num_rows = num_empty = done = 0
-    with workplace(to) as (out, _), Outputs([out / name for name in names], schemas) as outputs:
+    with writing_place(to) as (out, _), Outputs([out / name for name in names], schemas) as outputs:
         for batch, origin in log.batches(log.names, _lines_at_a_time(log, chosen)):
             offsets = _row_offsets(batch, chosen, origin)
             file = int(log.file_of(np.array([done]))[0])

@@ -54,7 +54,7 @@ def output_names(sources: Sequence[Path], to: Path) -> list[Path]:
 
 
 @contextmanager
-def workplace(to: Path) -> Iterator[tuple[Path, Path]]:
+def writing_place(to: Path) -> Iterator[tuple[Path, Path]]:
     """Give where to write, under another name, and a folder for what is needed meanwhile.
 
     When the block ends well, what was written gets its name; when it fails, all is gone.
