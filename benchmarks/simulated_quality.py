@@ -8,7 +8,7 @@ A part's recovery is its coefficient when a model's logit is regressed on the tr
 logit: 1 where a model has learned all of the part, 0 where none.
 
 All architectures read the same columns with the same encoders of histories, at about equal FLOPs a
-row (0.8 million); TokenMixer-Large also with a third and three times of them.
+row (0.8 to 1 million); TokenMixer-Large also with a third and three times of them.
 """
 
 from __future__ import annotations
