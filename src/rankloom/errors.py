@@ -7,6 +7,10 @@
       CheckpointError  a checkpoint cannot be read, or does not fit
       ArtifactError    an artifact is damaged, hostile or of another format
       HoistError       a network mixes rows, or cannot be captured
+      ServingError     a server cannot answer
+        RequestError     what it was asked is wrong
+        DeadlineError    not in time
+        OverloadedError  it has no room, or is not ready
 
 Each message reads `where: what is wrong. Got x. What to do.`; problems of one kind come together,
 one a line. Catch `RankLoomError` to catch them all:
@@ -45,6 +49,22 @@ class ArtifactError(RankLoomError):
 
 class HoistError(RankLoomError):
     """A network cannot be divided by rate: it mixes rows, or cannot be captured."""
+
+
+class ServingError(RankLoomError):
+    """A server cannot answer."""
+
+
+class RequestError(ServingError):
+    """What a server was asked is wrong; asking again does not help."""
+
+
+class DeadlineError(ServingError):
+    """A server cannot answer in the time that it was given."""
+
+
+class OverloadedError(ServingError):
+    """A server has no room for a request, or is not ready; asking again later may help."""
 
 
 class CheckpointError(RankLoomError):
