@@ -1,25 +1,23 @@
 """Safetensors files: written, read into tensors in place, or mapped.
 
 The safetensors package makes a copy of all tensors before it writes, and of each that it reads:
-beside a table that fills the memory there is no room for either. The format is simple: the length
-of a JSON header (8 bytes), the header, and the tensors' bytes one after the other. Nothing in a
-file is trusted: a wrong header is a `ValueError` that says what is wrong; the caller names the
-file and says what to do.
+beside a table that fills the memory there is no room for either. `array_files` has the format.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 import struct
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rankloom.array_files import Entry, check_aligned, header_of, read_header
 
 DTYPES = {
     "F64": torch.float64,
@@ -36,8 +34,6 @@ DTYPES = {
 }
 NAMES = {dtype: name for name, dtype in DTYPES.items()}
 CHUNK_BYTES = 1 << 24
-MAX_HEADER_BYTES = 1 << 27
-MAX_DIMS = 64
 
 
 class Stored(NamedTuple):
@@ -111,10 +107,9 @@ def map_tensors(path: Path) -> dict[str, Tensor]:
         OSError: It cannot be read.
         ValueError: It is no such file, or damaged.
     """
-    stored = describe(path)
-    for name, at in stored.items():
-        if at.start % at.dtype.itemsize:
-            raise ValueError(f"{name} begins in the middle of a number")
+    entries = read_header(path)
+    check_aligned(entries)
+    stored = {name: _stored(one) for name, one in entries.items()}
     whole = torch.from_numpy(np.memmap(path, mode="c", dtype=np.uint8))
     return {
         name: whole[at.start : at.stop].view(at.dtype).view(at.shape)
@@ -131,8 +126,7 @@ def describe(path: Path) -> dict[str, Stored]:
         OSError: It cannot be read.
         ValueError: It is no such file, or damaged.
     """
-    with path.open("rb") as file:
-        return _header(file)
+    return {name: _stored(one) for name, one in read_header(path).items()}
 
 
 @torch.no_grad()
@@ -148,7 +142,7 @@ def read_into(path: Path, targets: Mapping[str, Tensor]) -> None:
         ValueError: It is no such file, or damaged; a tensor is missing or has another shape.
     """
     with path.open("rb") as file:
-        header = _header(file)
+        header = {name: _stored(one) for name, one in header_of(file).items()}
         for name, target in targets.items():
             if name not in header:
                 raise ValueError(f"{name!r} is missing")
@@ -164,50 +158,8 @@ def read_into(path: Path, targets: Mapping[str, Tensor]) -> None:
                 target.copy_(place)
 
 
-def _header(file: BinaryIO) -> dict[str, Stored]:
-    """Read the header and check all of it."""
-    size = file.seek(0, 2)
-    file.seek(0)
-    if size < 8:
-        raise ValueError(f"has {size} bytes, too few for a header")
-    (length,) = struct.unpack("<Q", file.read(8))
-    if length > min(MAX_HEADER_BYTES, size - 8):
-        raise ValueError(f"its header would have {length} bytes")
-    try:
-        header = json.loads(file.read(length))
-    except RecursionError:
-        raise ValueError("its header is nested too deep") from None
-    if not isinstance(header, dict):
-        raise ValueError("its header is no mapping")  # noqa: TRY004 (of a file, not of a caller)
-    header.pop("__metadata__", None)
-    return {name: _stored(name, about, 8 + length, size) for name, about in header.items()}
-
-
-def _stored(name: str, about: Any, first: int, size: int) -> Stored:
-    """Check one entry of the header.
-
-    Args:
-        name: Of the tensor.
-        about: What the header says of it.
-        first: Byte where the tensors begin.
-        size: Of the file, in bytes.
-    """
-    try:
-        dtype, shape = DTYPES[about["dtype"]], tuple(about["shape"])
-        start, stop = about["data_offsets"]
-        is_whole = all(type(one) is int and one >= 0 for one in (*shape, start, stop))
-    except (KeyError, TypeError, ValueError):
-        is_whole = False
-    if not is_whole:
-        raise ValueError(f"its header does not say what {name} is")
-    if stop - start != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"{name} has not the bytes of its shape {shape}")
-    # Of a tensor without elements the file's size bounds nothing.
-    if math.prod(max(1, one) for one in shape) > 1 << 62 or len(shape) > MAX_DIMS:
-        raise ValueError(f"{name} has a shape that is too large")
-    if first + stop > size:
-        raise ValueError(f"{name} is cut off")
-    return Stored(dtype, shape, first + start, first + stop)
+def _stored(entry: Entry) -> Stored:
+    return Stored(DTYPES[entry.kind], entry.shape, entry.start, entry.stop)
 
 
 def _bytes_of(tensor: Tensor) -> memoryview:

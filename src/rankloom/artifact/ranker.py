@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -41,8 +41,9 @@ from rankloom.artifact.manifest import (
 )
 from rankloom.artifact.program_file import from_json
 from rankloom.artifact.tuning import Choice, tune
+from rankloom.artifact.vocabularies import read_indexes
 from rankloom.data.batch import Batch
-from rankloom.data.key_index import KeyIndex, index_of_arrays
+from rankloom.data.key_index import KeyIndex
 from rankloom.data.request import Given, RequestDecoder
 from rankloom.data.statistics import statistics_from_dict
 from rankloom.embedding import MAIN_SET, Embedder, FusedTables
@@ -172,7 +173,7 @@ def load(
     texts: dict[str, str] = {
         name: read_text(folder / PROGRAMS / f"{name}.json") for name in manifest.programs
     }
-    indexes = _indexes(folder / VOCABULARIES, manifest)
+    indexes = read_indexes(folder / VOCABULARIES, manifest.vocabularies)
     tensors = _mapped(folder / WEIGHTS)
     return assemble(
         manifest,
@@ -307,24 +308,6 @@ def _side_by_side(parts: list[Tensor]) -> Tensor:
         end += part.numel() * part.element_size()
     shape = (sum(len(part) for part in parts), *first.shape[1:])
     return first.as_strided(shape, first.stride())
-
-
-def _indexes(path: Path, manifest: Manifest) -> dict[str, KeyIndex]:
-    if not manifest.vocabularies:
-        return {}
-    arrays: dict[str, dict[str, Any]] = {}
-    for name, tensor in _mapped(path).items():
-        table, _, part = name.rpartition("/")
-        arrays.setdefault(table, {})[part] = tensor.numpy()
-    found = {}
-    for table in manifest.vocabularies:
-        try:
-            found[table] = index_of_arrays(arrays[table])
-        except KeyError:
-            raise ArtifactError(f"{path}: has no vocabulary of table {table!r}.") from None
-        except ValueError as error:
-            raise ArtifactError(f"{path}: vocabulary of table {table!r}: {error}.") from None
-    return found
 
 
 def _golden_inputs(path: Path) -> dict[str, Tensor]:

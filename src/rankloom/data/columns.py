@@ -1,4 +1,4 @@
-"""Decoded columns in NumPy: joined, put in order, cut, and handed to torch without copies.
+"""Decoded columns in NumPy: joined, put in order and cut; needs no torch.
 
 A `Block` is some lines of a log after decoding. Lines are requests; in a flat log each is one row.
 Lines are put in order a whole column at a time, where the column fits into the processor's cache;
@@ -13,10 +13,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
-
-from rankloom.data.batch import Batch, Events, Jagged
 
 Array = npt.NDArray[Any]
 Ints = npt.NDArray[np.int64]
@@ -129,39 +125,6 @@ class Block:
         """Copy all lines."""
         return join_blocks([self], np.arange(self.num_requests))
 
-    def to_batch(self) -> Batch:
-        """Give all lines as one batch; each must have at least one row."""
-        columns = self.requests | self.rows
-        lists = {key: column for key, column in columns.items() if isinstance(column, Lists)}
-        named: dict[str, dict[str, Tensor]] = {}
-        for (field, name), column in columns.items():
-            if isinstance(column, Plain):
-                named.setdefault(field, {})[name] = _tensor(column.values)
-        jagged = {name: _jagged(c) for (field, name), c in lists.items() if field == "ids"}
-        sequences = {
-            name: _events(column, name, named)
-            for (field, name), column in lists.items()
-            if field == "sequences"
-        }
-        if self.row_offsets is None:
-            request_index = torch.arange(self.num_requests)
-        else:
-            request_index = _tensor(
-                np.repeat(np.arange(self.num_requests), self.num_rows_of_each())
-            )
-        return Batch(
-            ids={**named.get("ids", {}), **jagged},
-            numbers=named.get("numbers", {}),
-            vectors=named.get("vectors", {}),
-            sequences=sequences,
-            request_index=request_index,
-            num_requests=self.num_requests,
-            labels=named.get("labels", {}),
-            masks=named.get("masks", {}),
-            weights=named.get("weights", {}),
-            keys=named.get("keys", {}),
-        )
-
 
 def join_blocks(parts: list[Block], order: Ints | None = None) -> Block:
     """Put blocks behind each other, then their lines in order.
@@ -237,34 +200,3 @@ def expand_ranges(starts: Ints, lengths: Ints) -> Ints:
     numbers: Ints = np.arange(offsets[-1])
     numbers += np.repeat(starts - offsets[:-1], lengths)
     return numbers
-
-
-def _tensor(values: Array) -> Tensor:
-    # Arrow's own memory is read-only; torch has no such tensors.
-    return torch.from_numpy(values if values.flags.writeable else values.copy())
-
-
-def _jagged(column: Lists) -> Jagged:
-    weights = column.values.get("weights")
-    return Jagged(
-        values=_tensor(column.values["ids"]),
-        offsets=_tensor(column.offsets),
-        weights=None if weights is None else _tensor(weights),
-    )
-
-
-def _events(column: Lists, name: str, named: dict[str, dict[str, Tensor]]) -> Events:
-    columns: dict[str, Tensor] = {}
-    times: dict[str, Tensor] = {}
-    for at, values in column.values.items():
-        kind, _, inner = at.partition("/")
-        (columns if kind == "columns" else times)[inner] = _tensor(values)
-    age = named.get("age_newest", {}).get(name)
-    if age is not None:
-        times["age_newest"] = age
-    return Events(
-        columns=columns,
-        offsets=_tensor(column.offsets),
-        first_event=named["first_event"][name],
-        times=times,
-    )

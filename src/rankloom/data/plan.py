@@ -23,6 +23,7 @@ from rankloom.data.id_rows import Way, ways_of
 from rankloom.data.labels import decode_task
 from rankloom.data.raw import Origin, RawColumn, check_same_lengths
 from rankloom.data.serving_default import serving_value
+from rankloom.data.tensors import to_batch
 from rankloom.data.transforms import Transforms, check_fitted
 from rankloom.data.uses import (
     ColumnUse,
@@ -270,4 +271,4 @@ def decode_table(
     filled = np.flatnonzero(np.concatenate(counts)) if counts else np.empty(0, np.int64)
     if not len(filled):
         raise DataError(f"{where}: no rows. Give at least one.")
-    return join_blocks(parts, None if decoder.layout == "flat" else filled).to_batch()
+    return to_batch(join_blocks(parts, None if decoder.layout == "flat" else filled))

@@ -32,6 +32,7 @@ from rankloom.data.plan import Decoder
 from rankloom.data.raw import Origin
 from rankloom.data.read_ahead import ReadAhead
 from rankloom.data.sampling import NegativeSampling, count_kept_rows
+from rankloom.data.tensors import to_batch
 from rankloom.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -157,7 +158,7 @@ class LogReader:
     def _make(self, epoch: int, position: int, is_stopped: Callable[[], bool]) -> Iterator[Read]:
         buffers = self._buffers(epoch, position, is_stopped)
         for block, end in cut_buffers(buffers, self.batch_size):
-            batch = block.to_batch()
+            batch = to_batch(block)
             yield Read(batch.with_slots() if self.with_slots else batch, end)
 
     def _buffers(

@@ -1,7 +1,7 @@
 """One user and its candidates, given as plain values, as a batch: what scoring online decodes.
 
 It gives what the reader gives for a line of a grouped log with the same values, to the bit, and
-needs neither Arrow nor Parquet.
+needs neither Arrow nor Parquet, and torch for tensors only.
 
     decoder = RequestDecoder(schema, indexes)
     batch = decoder.decode({"user_id": 7}, {"item_id": [3, 5]}, {"hour": 20})
@@ -13,11 +13,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankloom.data.batch import Batch
 from rankloom.data.columns import Array, Block, Column, Ints, Key, Lists, Plain
 from rankloom.data.event_times import age_newest, gaps, newest, runs_backwards
 from rankloom.data.id_rows import ways_of
@@ -34,6 +33,9 @@ from rankloom.schema import (
     SparseFeature,
     VectorFeature,
 )
+
+if TYPE_CHECKING:
+    from rankloom.data.batch import Batch
 
 Given = Mapping[str, Any]
 PLACES: dict[Side, str] = {
@@ -86,6 +88,18 @@ class RequestDecoder:
         candidates: Given | Sequence[Given],
         context: Given | None = None,
     ) -> Batch:
+        """Decode one request to tensors; see `decode_block`."""
+        # An HTTP front end decodes requests and has no torch.
+        from rankloom.data.tensors import to_batch
+
+        return to_batch(self.decode_block(user, candidates, context))
+
+    def decode_block(
+        self,
+        user: Given,
+        candidates: Given | Sequence[Given],
+        context: Given | None = None,
+    ) -> Block:
         """Decode one request.
 
         Args:
@@ -95,7 +109,7 @@ class RequestDecoder:
             context: Column -> value, of the features of side context; and the event time.
 
         Returns:
-            A batch of one request with N rows. It shares no memory with what is given.
+            A block of one request with N rows. It shares no memory with what is given.
 
         Raises:
             DataError: Columns are missing, values are not allowed, there is no candidate, or a
@@ -119,8 +133,7 @@ class RequestDecoder:
                 problems.append(str(error))
         _refuse(problems)
         offsets = np.array([0, values.num_candidates])
-        block = Block(requests=requests, rows=rows, row_offsets=offsets, num_requests=1)
-        return block.to_batch()
+        return Block(requests=requests, rows=rows, row_offsets=offsets, num_requests=1)
 
     def columns(self) -> dict[str, list[str]]:
         """List the columns that are read: those of `user`, `context` and `candidates`."""

@@ -27,6 +27,7 @@ from rankloom.data.files import read_lines
 from rankloom.data.order import lines_per_buffer, order_in_buffer, stream_of
 from rankloom.data.raw import Origin
 from rankloom.data.reader import Buffer, LogReader, cut_buffers
+from rankloom.data.tensors import to_batch
 
 STAGES = ("decode", "transform", "batch")
 TOGETHER = "together"
@@ -141,7 +142,7 @@ def _stage_rates(
         block = join_blocks(parts, None if is_as_stored else order)
         buffer = Buffer(block, np.arange(len(order)), np.cumsum(counts[order]))
         for one, _ in cut_buffers(iter([buffer]), reader.batch_size):
-            one.to_batch()
+            to_batch(one)
     clock.lap("batch")
     return {stage: max(num_rows, 1) / clock.seconds[stage] for stage in STAGES}
 

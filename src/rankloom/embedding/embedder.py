@@ -118,7 +118,7 @@ class Embedder(nn.Module):
         self._keys = self._plan_keys()
 
     def forward(self, batch: Batch) -> Embedded:
-        """Look up and encode a batch.
+        """Look up and encode what a batch has; serving embeds a user apart from its candidates.
 
         Returns:
             Inputs at R and B rows, and what was looked up. The looked-up vectors are leaves that
@@ -128,12 +128,12 @@ class Embedder(nn.Module):
         lookups: list[Lookup] = []
         found: dict[str, Tensor] = {}
         for group, keys in zip(self.groups, self._keys, strict=True):
-            if not keys:
+            wanted = {key: ids[source] for key, (source, _) in keys.items() if source in ids}
+            if not wanted:
                 continue
             assert isinstance(group, FusedTables)
-            wanted = {key: ids[source] for key, (source, _) in keys.items()}
             flat = {key: value.flatten() for key, value in wanted.items()}
-            lookup = group.look_up(flat, {key: table for key, (_, table) in keys.items()})
+            lookup = group.look_up(flat, {key: keys[key][1] for key in wanted})
             lookups.append(lookup)
             parts = lookup.vectors.split([len(value) for value in flat.values()])
             for (key, value), part in zip(wanted.items(), parts, strict=True):
@@ -144,8 +144,9 @@ class Embedder(nn.Module):
             sequences={
                 name: self._events(name, batch.sequences[name], found)
                 for name in self.schema.sequences
+                if name in batch.sequences
             },
-            ids={name: ids[name] for name in self.ids},
+            ids={name: ids[name] for name in self.ids if name in ids},
             request_index=batch.request_index,
             slots=batch.slots,
             slot_of_row=batch.slot_of_row,
@@ -189,7 +190,7 @@ class Embedder(nn.Module):
             for column, values in events.columns.items():
                 ids[f"{name}.{column}"] = values
         for name, encoder in self._numeric.items():
-            if isinstance(encoder, QuantileEncoder):
+            if isinstance(encoder, QuantileEncoder) and name in batch.numbers:
                 ids[name] = encoder(batch.numbers[name])
         return ids
 
