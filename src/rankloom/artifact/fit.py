@@ -187,14 +187,14 @@ def _input_problems(
         if name in CROSSINGS:
             known: Rate | None = Rate.CANDIDATE
         else:
-            known = _rate_of_input(name, layout) if "/" in name else state.get(name)
+            known = rate_of_input(name, layout) if "/" in name else state.get(name)
         if known is None:
             yield f"reads {name!r}, which no program makes and no feature gives."
         elif known > rate:
             yield f"reads {name!r}, which differs more often than it runs."
 
 
-def _rate_of_input(path: str, layout: Layout) -> Rate | None:
+def rate_of_input(path: str, layout: Layout) -> Rate | None:
     """Give how often a path of the network's inputs differs; none, if there is no such."""
     kind, _, name = path.partition("/")
     if kind == "sequences":
