@@ -26,6 +26,7 @@ from tests.integration.test_kill import start, wait_for
 from rankloom import load, verify
 from rankloom.artifact import export as exporting
 from rankloom.errors import ArtifactError
+from rankloom.sequence import SEQUENCES
 
 pytestmark = pytest.mark.usefixtures("without_extras")
 
@@ -63,17 +64,18 @@ print(max(abs(a - b) for task in found for a, b in zip(found[task], one["scores"
 
 
 def small_model(log: Path, kind: str) -> dict[str, Any]:
-    values = small_values(log, layout="grouped" if kind in {"grouped", "din"} else "flat")
-    if kind == "din":
+    is_grouped = kind in {"grouped", *SEQUENCES}
+    values = small_values(log, layout="grouped" if is_grouped else "flat")
+    if kind in SEQUENCES:
         history = values["schema"]["history"] | {"columns": {"item_id": {"table": "item"}}}
         values["schema"] = values["schema"] | {"history": history}
-        values["model"] = values["model"] | {"sequence": {"history": {"kind": "din"}}}
+        values["model"] = values["model"] | {"sequence": {"history": {"kind": kind}}}
     if kind == "rankmixer":
         values["model"] = values["model"] | RANKMIXER
     return values
 
 
-@pytest.mark.parametrize("kind", ["flat", "grouped", "din", "rankmixer"])
+@pytest.mark.parametrize("kind", ["flat", "grouped", "din", "transformer", "rankmixer"])
 def test_an_artifact_scores_as_the_run_predicts(
     log: Path,
     tmp_path: Path,

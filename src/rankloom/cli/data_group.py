@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import Progress
 
+from rankloom.cli.options import stage_bar
 from rankloom.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -34,9 +32,6 @@ RunOption = Annotated[
     Path | None, typer.Option(help="Run file that says whose its columns are.", metavar="RUN.yaml")
 ]
 
-LINE_EVERY_S = 30.0
-"""Seconds between two lines of progress where there is no terminal."""
-
 
 def group(
     inputs: Inputs,
@@ -52,7 +47,7 @@ def group(
 
     chosen, schema = _sides(candidate_columns, run)
     began = time.perf_counter()
-    with _progress() as report:
+    with stage_bar() as report:
         found = group_log(inputs, to, by=by, candidates=chosen, schema=schema, report=report)
     order = (
         "the rows of each follow each other"
@@ -76,7 +71,7 @@ def ungroup(
 
     chosen, schema = _sides(candidate_columns, run)
     began = time.perf_counter()
-    with _progress() as report:
+    with stage_bar() as report:
         found = ungroup_log(inputs, to, candidates=chosen, schema=schema, report=report)
     typer.echo(f"requests  {found.num_requests:,} in {found.num_rows:,} rows")
     if found.num_empty:
@@ -107,25 +102,3 @@ def _say_columns(request: Sequence[str], candidate: Sequence[str]) -> None:
 def _size(to: Path) -> str:
     files = [to] if to.is_file() else sorted(to.iterdir())
     return f"{sum(file.stat().st_size for file in files) / 1e6:,.1f} MB"
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[str, int, int], None]]:
-    """Show what is being done: a bar on a terminal, a line now and then elsewhere."""
-    console = Console(stderr=True)
-    if console.is_terminal:
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("", total=None)
-            yield lambda stage, done, total: progress.update(
-                task, description=stage, completed=done, total=total
-            )
-        return
-    last = time.monotonic()
-
-    def line(stage: str, done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= LINE_EVERY_S:
-            last = time.monotonic()
-            typer.echo(f"{stage}  {done:,} of {total:,} ({done / max(total, 1):.0%})")
-
-    yield line

@@ -16,9 +16,11 @@ from rankloom.cli import (
     describe,
     evaluate,
     export,
+    items,
     models,
     predict,
     quickstart,
+    serve,
     train,
     verify,
 )
@@ -36,7 +38,9 @@ app.command("train")(train.train)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("export")(export.export)
+app.command("items")(items.items)
 app.command("verify")(verify.verify)
+app.command("serve")(serve.serve)
 app.command("describe")(describe.describe)
 app.command("check")(check.check)
 app.command("models")(models.models)

@@ -5,10 +5,10 @@ Shapes: V values.
 
 from __future__ import annotations
 
+import itertools
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from types import NoneType
 from typing import Any, TypeGuard
 
@@ -31,12 +31,38 @@ _FINITE = "must be finite (below 3.4e38)"
 _NUMBERS_OR_NULL = frozenset({int, float, bool, NoneType})
 
 
+@dataclass(frozen=True, eq=False)
+class Ragged:
+    """Lists of different lengths, none of them null, without Python's lists."""
+
+    values: Array | Texts
+    """(V,) of all lists, one after the other."""
+    offsets: Ints
+    """(n + 1,), from 0 on. List i is `values[offsets[i]:offsets[i + 1]]`."""
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __getitem__(self, at: int) -> list[Any]:
+        inside = np.arange(self.offsets[at], self.offsets[at + 1])
+        found: list[Any] = self.values.take(inside).tolist()
+        return found
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        return (self[at] for at in range(len(self)))
+
+    def tolist(self) -> list[list[Any]]:
+        """Give Python's lists."""
+        values, at = as_list(self.values), self.offsets.tolist()
+        return [values[first:stop] for first, stop in itertools.pairwise(at)]
+
+
 @dataclass(frozen=True)
 class PlainColumn:
     """Values of one column: of the user, of the context, or one for each candidate."""
 
     name: str
-    values: Sequence[Any] | Array
+    values: Sequence[Any] | Array | Texts | Ragged
     where: str
     """`user`, `context` or `candidates`."""
     parents: Ints | None = None
@@ -48,6 +74,8 @@ class PlainColumn:
     @property
     def is_null(self) -> Bools:
         """(V,) whether there is none."""
+        if _has_no_objects(self.values):
+            return np.zeros(len(self), np.bool_)
         return np.fromiter((v is None for v in as_list(self.values)), np.bool_, len(self))
 
     def lists(self, *, null_is_one: bool = False) -> tuple[Ints, PlainColumn]:
@@ -64,18 +92,25 @@ class PlainColumn:
             DataError: A value is no list.
         """
         values = self.values
+        if isinstance(values, Ragged):
+            return values.offsets, replace(self, values=values.values, parents=values.offsets)
         if isinstance(values, np.ndarray) and values.ndim == 2:
             count, length = values.shape
             return self._opened(np.full(count, length), values.reshape(-1))
+        if len(values) == 1 and _is_one_list(values[0]):
+            # A user's column, such as a history: it stays the array that it is.
+            return self._opened(np.array([len(values[0])]), values[0])
         if not _types(values) <= {list, tuple}:
             for_null = [None] if null_is_one else []
             values = [for_null if one is None else as_list(one) for one in as_list(values)]
             is_list = [isinstance(one, list | tuple) for one in values]
             self.check(is_list, rule="must be a list", advice="Give a list of values.")
         lengths = np.fromiter(map(len, values), np.int64, len(values))
-        return self._opened(lengths, list(chain.from_iterable(values)))
+        return self._opened(lengths, list(itertools.chain.from_iterable(values)))
 
-    def _opened(self, lengths: Ints, values: Sequence[Any] | Array) -> tuple[Ints, PlainColumn]:
+    def _opened(
+        self, lengths: Ints, values: Sequence[Any] | Array | Texts
+    ) -> tuple[Ints, PlainColumn]:
         offsets = offsets_of(lengths)
         return offsets, replace(self, values=values, parents=offsets)
 
@@ -89,6 +124,8 @@ class PlainColumn:
         values = self.values
         if isinstance(values, np.ndarray):
             return replace(self, values=values[kept], parents=offsets)
+        if isinstance(values, Texts):
+            return replace(self, values=values.take(kept), parents=offsets)
         return replace(self, values=[values[at] for at in kept.tolist()], parents=offsets)
 
     def rows(self, source: IdSource, way: Way, index: KeyIndex | None) -> Ints:
@@ -200,6 +237,8 @@ class PlainColumn:
         return self._integers(is_null, allowed, rule=rule, advice="Cast it.")
 
     def _texts(self, is_null: Bools | None, *, rule: str) -> Texts:
+        if isinstance(self.values, Texts):
+            return self.values
         values = as_list(self.values)
         if is_null is not None:
             values = ["" if value is None else value for value in values]
@@ -257,7 +296,10 @@ class PlainColumn:
 def shown(value: Any) -> str:
     """Write a value as errors show it: briefly, and whatever it is."""
     if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
+        # A few more than are written: an array may hold millions.
+        value = np.asanyarray(value)[(slice(7),) * value.ndim].tolist()
+    elif isinstance(value, Texts | Ragged):
+        value = list(itertools.islice(value, 7))
     try:
         return "null" if value is None else reprlib.repr(value)
     except ValueError:
@@ -266,18 +308,35 @@ def shown(value: Any) -> str:
 
 
 def as_list(value: Any) -> Any:
-    """Give a NumPy array with dimensions as a list of Python's values, all else as it is."""
+    """Give an array with dimensions as a list of Python's values, all else as it is."""
+    if isinstance(value, Texts | Ragged):
+        return value.tolist()
     if not isinstance(value, np.ndarray) or value.ndim == 0:
         return value
     # Times stay what they are: as plain integers they would be of an unknown unit.
     return value.tolist() if value.ndim == 1 and value.dtype.kind not in "mM" else list(value)
 
 
-def _types(values: Sequence[Any] | Array) -> set[type]:
+def is_list(value: Any) -> bool:
+    """Tell whether a value is one for each candidate: a list, or what stands for one."""
+    if isinstance(value, np.ndarray):
+        return value.ndim > 0
+    return isinstance(value, list | tuple | Texts | Ragged)
+
+
+def _is_one_list(value: Any) -> bool:
+    return isinstance(value, Texts) or (isinstance(value, np.ndarray) and value.ndim == 1)
+
+
+def _has_no_objects(values: Any) -> bool:
+    return type(values) is np.ndarray and values.dtype.kind != "O"
+
+
+def _types(values: Sequence[Any] | Array | Texts | Ragged) -> set[type]:
     """Give the types of all values; none for an array that holds no objects."""
-    if type(values) is np.ndarray and values.dtype.kind != "O":
+    if isinstance(values, np.ndarray) and _has_no_objects(values):
         return {values.dtype.type}
-    return set(map(type, as_list(values)))
+    return {str} if isinstance(values, Texts) else set(map(type, as_list(values)))
 
 
 def _is_array_of(values: Any, kinds: str) -> TypeGuard[Array]:

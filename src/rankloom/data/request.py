@@ -21,7 +21,7 @@ from rankloom.data.columns import Array, Block, Column, Ints, Key, Lists, Plain
 from rankloom.data.event_times import age_newest, gaps, newest, runs_backwards
 from rankloom.data.id_rows import ways_of
 from rankloom.data.key_index import KeyIndex
-from rankloom.data.plain_values import PlainColumn, shown
+from rankloom.data.plain_values import PlainColumn, is_list, shown
 from rankloom.errors import DataError, did_you_mean, join_problems
 from rankloom.schema import (
     DenseFeature,
@@ -303,9 +303,9 @@ class _Request:
             f"candidates: column {name!r} must be a list of one value for each candidate. Got "
             f"{shown(values)}. Give a list."
             for name, values in columns.items()
-            if not _is_list(values)
+            if not is_list(values)
         ]
-        lengths = {name: len(values) for name, values in columns.items() if _is_list(values)}
+        lengths = {name: len(values) for name, values in columns.items() if is_list(values)}
         counts = set(lengths.values())
         if len(counts) > 1:
             got = ", ".join(f"{name}: {length}" for name, length in lengths.items())
@@ -364,10 +364,6 @@ def _are_candidates(given: Any) -> bool:
         return True
     is_list = isinstance(given, Sequence) and not isinstance(given, str | bytes)
     return is_list and all(isinstance(one, Mapping) for one in given)
-
-
-def _is_list(values: Any) -> bool:
-    return isinstance(values, list | tuple) or (isinstance(values, np.ndarray) and values.ndim > 0)
 
 
 def _refuse(problems: list[str]) -> None:

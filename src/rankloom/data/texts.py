@@ -5,11 +5,14 @@ Shapes: V texts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from rankloom.data.columns import expand_ranges, offsets_of
 
 WORD_BYTES = 8
 BLOCK_BYTES = 64
@@ -37,6 +40,23 @@ class Texts:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def __getitem__(self, at: int) -> str:
+        return self.padded[self.offsets[at] : self.offsets[at + 1]].tobytes().decode()
+
+    def __iter__(self) -> Iterator[str]:
+        return (self[at] for at in range(len(self)))
+
+    def tolist(self) -> list[str]:
+        """Give Python's strings."""
+        data, at = self.padded.tobytes(), self.offsets.tolist()
+        return [data[first:stop].decode() for first, stop in itertools.pairwise(at)]
+
+    def take(self, kept: npt.NDArray[np.int64]) -> Texts:
+        """Copy the texts at some positions."""
+        lengths = self.lengths[kept]
+        data = self.padded[expand_ranges(self.offsets[kept], lengths)]
+        return Texts.of_bytes(data, offsets_of(lengths))
 
     @classmethod
     def of(cls, texts: Sequence[str]) -> Texts:

@@ -22,14 +22,14 @@ import torch
 from torch import Tensor
 
 from rankloom.artifact.fit import rate_of_input
-from rankloom.artifact.golden import read_golden
+from rankloom.artifact.golden import GoldenRequest, read_golden
 from rankloom.artifact.ranker import Ranker, load
 from rankloom.data.batch import Batch, join_batches
 from rankloom.data.columns import Block, Column, Key, Plain
 from rankloom.data.tensors import to_batch
 from rankloom.hoist.capture import CROSSINGS
 from rankloom.schema import Rate
-from rankloom.serving.parts import Parts
+from rankloom.serving.parts import Parts, take_apart
 
 Tensors = Mapping[str, Tensor]
 _DEFAULT_MULTIPLE = 8
@@ -76,10 +76,13 @@ class Engine:
         ranker: The artifact.
         request_dims: State tensor -> the dimension that counts requests; none where there is none.
             Without that of each, requests never share a run.
+        example: A request with values of the training log's types.
     """
 
-    def __init__(self, ranker: Ranker, request_dims: Mapping[str, int | None]) -> None:
-        self.ranker = ranker
+    def __init__(
+        self, ranker: Ranker, request_dims: Mapping[str, int | None], example: GoldenRequest
+    ) -> None:
+        self.ranker, self.example = ranker, example
         self.schema = ranker.schema
         self._request_dims = dict(request_dims)
         programs = ranker.programs
@@ -100,7 +103,7 @@ class Engine:
 
     @classmethod
     def load(cls, folder: Path, *, device: Literal["auto", "cpu", "cuda"] = "cpu") -> Engine:
-        """Load an artifact whose files were verified.
+        """Load an artifact whose files were verified, and score its golden requests once.
 
         Raises:
             ArtifactError: It is damaged, or of another format.
@@ -114,7 +117,14 @@ class Engine:
         for name, value in one.items():
             longer = [d for d, size in enumerate(two[name].shape) if size == 2 * value.shape[d]]
             dims[name] = longer[0] if len(longer) == 1 and value.shape[longer[0]] == 1 else None
-        return cls(ranker, dims)
+        engine = cls(ranker, dims, golden[0][0])
+        for request, _ in golden:
+            # What is slow the first time is done before anybody waits for it.
+            decoded = ranker.decoder.decode_block(request.user, request.candidates, request.context)
+            parts = take_apart(decoded, engine.schema)
+            prepared = engine.prepare(parts, engine.user_state(parts))
+            engine.logits([Slice(prepared, 0, prepared.num_rows)])
+        return engine
 
     @property
     def digest(self) -> str:

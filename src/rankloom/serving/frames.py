@@ -19,8 +19,9 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rankloom.data.columns import Block, Column, Key, Lists, Plain
+from rankloom.data.columns import Column, Key, Lists, Plain
 from rankloom.errors import ServingError
+from rankloom.serving.parts import Parts
 
 Array = npt.NDArray[Any]
 HEAD = struct.Struct("<IIQ")
@@ -31,10 +32,12 @@ _ALIGNMENT = 8
 class Kind(IntEnum):
     """What a frame is about."""
 
+    OFFER = 0
+    """Compute: get ready to decode requests for this artifact."""
     SERVE = 1
     """Compute: this artifact is to be served from now on."""
     LOADED = 2
-    """Front end: it is."""
+    """Front end: it is ready for an artifact."""
     REFUSED = 3
     """Front end: it cannot be."""
     RANK = 4
@@ -131,37 +134,35 @@ class FrameBuffer:
             yield decode_frame(kind, message_bytes, body)
 
 
-def pack_block(block: Block) -> tuple[list[Any], list[Array]]:
+def pack_parts(parts: Parts) -> tuple[list[Any], list[Array]]:
     """Take a decoded request apart: what stands where, and its arrays."""
     layout: list[Any] = []
     arrays: list[Array] = []
-    for is_row, columns in ((False, block.requests), (True, block.rows)):
+    for place, columns in enumerate((parts.user, parts.request, parts.rows)):
         for (kind, name), column in columns.items():
             if isinstance(column, Plain):
-                layout.append((is_row, kind, name, None))
+                layout.append((place, kind, name, None))
                 arrays.append(column.values)
             else:
-                layout.append((is_row, kind, name, list(column.values)))
+                layout.append((place, kind, name, list(column.values)))
                 arrays += [column.offsets, *column.values.values()]
     return layout, arrays
 
 
-def unpack_block(layout: Sequence[Any], arrays: Sequence[Array], num_rows: int) -> Block:
-    """Put a decoded request of one user together again.
+def unpack_parts(layout: Sequence[Any], arrays: Sequence[Array], num_rows: int) -> Parts:
+    """Put a decoded request together again.
 
     Args:
-        layout: What `pack_block` said.
+        layout: What `pack_parts` said.
         arrays: Its arrays.
         num_rows: N.
     """
-    requests: dict[Key, Column] = {}
-    rows: dict[Key, Column] = {}
+    columns: tuple[dict[Key, Column], ...] = ({}, {}, {})
     left = iter(arrays)
-    for is_row, kind, name, inner in layout:
+    for place, kind, name, inner in layout:
         if inner is None:
-            column: Column = Plain(next(left))
+            columns[place][kind, name] = Plain(next(left))
         else:
-            column = Lists(next(left), {one: next(left) for one in inner})
-        (rows if is_row else requests)[kind, name] = column
-    offsets = np.array([0, num_rows])
-    return Block(requests=requests, rows=rows, row_offsets=offsets, num_requests=1)
+            columns[place][kind, name] = Lists(next(left), {one: next(left) for one in inner})
+    user, request, rows = columns
+    return Parts(user, request, rows, num_rows)

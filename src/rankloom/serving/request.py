@@ -69,6 +69,8 @@ class RankResult:
     """Stage -> milliseconds: `decode`, `queue`, `user`, `candidates`, `total`."""
     id: str = ""
     """Of the request."""
+    is_hit: bool | None = None
+    """Whether the user's state was kept from before, where that is known."""
 
 
 @dataclass(frozen=True)

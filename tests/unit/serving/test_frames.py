@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rankloom.data.columns import Block, Lists, Plain
+from rankloom.data.columns import Lists, Plain
 from rankloom.errors import ServingError
 from rankloom.serving.frames import (
     HEAD,
@@ -15,9 +15,10 @@ from rankloom.serving.frames import (
     FrameBuffer,
     Kind,
     encode_frame,
-    pack_block,
-    unpack_block,
+    pack_parts,
+    unpack_parts,
 )
+from rankloom.serving.parts import Parts, user_key
 
 FRAMES = [
     Frame(Kind.RANK, {"id": 192, "deadline": 1.5}, (np.arange(5), np.ones((2, 3), np.float32))),
@@ -64,27 +65,28 @@ def test_bytes_that_are_no_frame_are_refused(head: bytes) -> None:
         list(FrameBuffer().feed(head))
 
 
-def test_a_block_comes_back() -> None:
-    block = Block(
-        requests={
+def test_a_request_comes_back() -> None:
+    parts = Parts(
+        user={
             ("ids", "user"): Plain(np.array([7])),
             ("sequences", "history"): Lists(
                 np.array([0, 2]), {"columns/item": np.array([4, 5]), "times/gap": np.ones(2)}
             ),
         },
+        request={("ids", "hour"): Plain(np.array([21]))},
         rows={
             ("ids", "item"): Plain(np.array([1, 2, 3])),
             ("ids", "tags"): Lists(np.array([0, 0, 1, 3]), {"ids": np.array([9, 8, 7])}),
         },
-        row_offsets=np.array([0, 3]),
-        num_requests=1,
+        num_rows=3,
     )
-    (frame,) = FrameBuffer().feed(encode_frame(Frame(Kind.RANK, *pack_block(block))))
-    found = unpack_block(frame.message, frame.arrays, 3)
-    assert found.requests.keys() == block.requests.keys()
-    assert found.rows.keys() == block.rows.keys()
-    assert found.num_rows == 3
-    history, tags = found.requests["sequences", "history"], found.rows["ids", "tags"]
+    (frame,) = FrameBuffer().feed(encode_frame(Frame(Kind.RANK, *pack_parts(parts))))
+    found = unpack_parts(frame.message, frame.arrays, 3)
+    assert found.user.keys() == parts.user.keys()
+    assert found.request.keys() == parts.request.keys()
+    assert found.rows.keys() == parts.rows.keys()
+    assert user_key(found) == user_key(parts)
+    history, tags = found.user["sequences", "history"], found.rows["ids", "tags"]
     assert isinstance(history, Lists)
     assert isinstance(tags, Lists)
     assert history.values["columns/item"].tolist() == [4, 5]

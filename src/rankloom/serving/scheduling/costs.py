@@ -1,0 +1,81 @@
+"""What user work and batches of candidates cost, as far as seen."""
+
+from __future__ import annotations
+
+import math
+
+from rankloom.serving.scheduling.config import SchedulerConfig
+from rankloom.serving.scheduling.latency_model import LatencyModel, Prediction
+
+
+class Costs:
+    """The two latency models, and the rates that planning reads off them.
+
+    User work: events, their square, a constant. A batch of candidates: candidates, the events they
+    read, requests beside the first, a constant.
+    """
+
+    def __init__(self, config: SchedulerConfig) -> None:
+        self.user = LatencyModel(
+            [config.guess_event_us / 1e3, 0.0, config.guess_user_ms / 1e3],
+            forgetting=config.forgetting,
+        )
+        self._max_batch_s = (config.max_micro_batch_ms or math.inf) / 1e3
+        self.batch = LatencyModel(
+            [config.guess_candidate_us / 1e3, 0.0, 0.0, config.guess_batch_ms / 1e3],
+            forgetting=config.forgetting,
+        )
+
+    @property
+    def overhead_s(self) -> float:
+        """Give what a batch costs whatever is in it."""
+        return self.batch.coefficients[3]
+
+    @property
+    def request_s(self) -> float:
+        """Give what a request costs in another one's batch, beside its candidates."""
+        return self.batch.coefficients[2]
+
+    @property
+    def room_s(self) -> float:
+        """Give the longest candidate part of a batch; never shorter than the overhead.
+
+        So cutting a request costs no more than the request itself.
+        """
+        return max(self._max_batch_s - self.overhead_s, self.overhead_s)
+
+    def candidate_s(self, events: int) -> float:
+        """Give what one candidate costs that reads a history of so many events."""
+        alone, read = self.batch.coefficients[:2]
+        return (alone + read * events / 1e3) / 1e3
+
+    def predict_user(self, events: int) -> Prediction:
+        """Predict the user work of a history of so many events."""
+        return self.user.predict(_user_features(events))
+
+    def predict_batch(self, candidates: int, reads: int, requests: int) -> Prediction:
+        """Predict a batch.
+
+        Args:
+            candidates: Of all its requests.
+            reads: Sum over candidates of the events of their users.
+            requests: At least 1.
+        """
+        return self.batch.predict(_batch_features(candidates, reads, requests))
+
+    def observe_user(self, events: int, seconds: float) -> None:
+        """Learn what user work took."""
+        self.user.observe(_user_features(events), seconds)
+
+    def observe_batch(self, candidates: int, reads: int, requests: int, seconds: float) -> None:
+        """Learn what a batch took."""
+        self.batch.observe(_batch_features(candidates, reads, requests), seconds)
+
+
+def _user_features(events: int) -> tuple[float, ...]:
+    thousands = events / 1e3
+    return (thousands, thousands * thousands, 1.0)
+
+
+def _batch_features(candidates: int, reads: int, requests: int) -> tuple[float, ...]:
+    return (candidates / 1e3, reads / 1e6, requests - 1.0, 1.0)

@@ -1,0 +1,110 @@
+"""How margin and booking follow what happens."""
+
+from __future__ import annotations
+
+import pytest
+from pydantic import ValidationError
+from tests.unit.serving.schedules import ask, scheduler
+
+from rankloom.serving.scheduling.booking import Booking
+from rankloom.serving.scheduling.config import SchedulerConfig
+from rankloom.serving.scheduling.margin import Margin
+
+
+def busy_margin() -> Margin:
+    margin = Margin(SchedulerConfig(margin=2.0, late_share=0.01))
+    for second in range(1, 6):
+        margin.worked(float(second), 1.0)
+    assert margin.is_busy
+    return margin
+
+
+def test_one_late_ask_outweighs_as_many_timely_ones_as_are_wanted() -> None:
+    margin = busy_margin()
+    margin.answered(is_late=True)
+    assert margin.value == pytest.approx(2.25)
+    for _ in range(99):
+        margin.answered(is_late=False)
+    assert margin.value == pytest.approx(2.0)
+
+
+def test_while_the_thread_idles_timely_asks_say_nothing() -> None:
+    margin = Margin(SchedulerConfig())
+    margin.worked(1.0, 0.1)
+    margin.worked(2.0, 0.1)
+    assert margin.busy_share < 0.2
+    margin.answered(is_late=False)
+    assert margin.value == 2.0
+
+
+def test_the_margin_keeps_its_bounds() -> None:
+    margin = Margin(SchedulerConfig(min_margin=1.9, max_margin=2.1))
+    for _ in range(10):
+        margin.answered(is_late=True)
+    assert margin.value == 2.1
+    for _ in range(100):
+        margin.refused()
+    assert margin.value == 1.9
+
+
+def test_an_idle_thread_that_refuses_for_the_margin_alone_lowers_it() -> None:
+    one = scheduler(margin=1.0)
+    assert one.submit(ask(1, 2.9), 0.0, has_state=True) is not None  # 2 ms are raised to 3.05
+    assert one.load(0.0).margin == pytest.approx(0.98)
+    assert one.submit(ask(1, 1.9), 0.0, has_state=True) is not None  # late by any margin
+    assert one.load(0.0).margin == pytest.approx(0.98)
+
+
+def test_late_and_dropped_asks_raise_the_margin() -> None:
+    one = scheduler(margin=1.0)
+    for key in (1, 2):
+        assert one.submit(ask(key, 10.0 * key), 0.0, has_state=True) is None
+    work = one.next(0.0).work
+    assert work is not None
+    one.finished(work, 0.030, 0.030)  # 1 was due at 10 ms
+    assert one.load(0.0).margin == pytest.approx(1.25)
+    assert one.next(0.030).dropped == (2,)
+    assert one.load(0.0).margin == pytest.approx(1.5)
+
+
+def test_margins_out_of_order_are_refused() -> None:
+    with pytest.raises(ValidationError, match=r"must lie between min_margin and max_margin"):
+        SchedulerConfig(margin=0.1)
+
+
+def test_without_crowding_any_wait_is_allowed() -> None:
+    booking = Booking()
+    booking.refused()
+    booking.idle()
+    assert booking.excess_s(1e6, 1e6) <= 0
+
+
+def test_crowding_shortens_the_wait_and_refusals_lengthen_it() -> None:
+    booking = Booking()
+    booking.crowded(0.2)
+    assert booking.limit_s == pytest.approx(0.19)
+    booking.refused()
+    assert booking.limit_s == pytest.approx(0.1995)
+    assert booking.excess_s(0.15, 0.0) <= 0 < booking.excess_s(0.25, 0.0)
+
+
+def test_a_long_ask_may_wait_less() -> None:
+    booking = Booking()
+    booking.crowded(0.1)  # the wait may be 95 ms, less six times the work
+    assert booking.excess_s(0.05, 0.007) <= 0 < booking.excess_s(0.05, 0.008)
+
+
+def test_a_booked_thread_refuses_far_deadlines_but_not_the_nearest() -> None:
+    one = scheduler(booking=True)
+    assert one.submit(ask(1, 10.0, 800), 0.0, has_state=True) is None  # until 9
+    crowded = one.submit(ask(2, 9.0), 0.0, has_state=True)
+    assert crowded is not None
+    assert crowded.reason == "crowding"
+    # Up to 11 ms are booked, so a wait of 10.45 is allowed: 9 and six times 2 are more.
+    far = one.submit(ask(3, 500.0), 0.0, has_state=True)
+    assert far is not None
+    assert far.reason == "full"
+    assert far.retry_after_s == pytest.approx(0.009 + 0.012 - 0.01045)
+    assert one.submit(ask(4, 2.0, 1), 0.0, has_state=True) is not None  # would make 1 late
+    assert one.cancel(1)
+    assert one.submit(ask(5, 500.0), 0.0, has_state=True) is None
