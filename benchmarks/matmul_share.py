@@ -12,12 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.harness import Cell, Row, spread_by_variant
 from rankloom.interaction.tokenmixer_large import TokenMixerLarge, TokenMixerLargeConfig
 from rankloom.layers.protocols import Layout, TokenLayout, Tokens, run_layers
 from rankloom.ops.device import autocast_for, choose_device, choose_precision, matmul_rate
+from rankloom.ops.flops import flop_counter
 
 SETTINGS: dict[str, Any] = {
     "dims": [256, 768],
@@ -50,7 +50,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     precision = choose_precision(options["precision"], device)
     call = _call(options, device, precision)
     call()
-    with FlopCounterMode(display=False) as counter:
+    with flop_counter() as counter:
         call()
     rates = [matmul_rate(precision, device)]
     times: list[float] = []

@@ -6,6 +6,7 @@ import ast
 import operator
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -46,6 +47,7 @@ HISTORY = SequenceLayout(
     max_length=6,
     has_times=False,
 )
+COMPARED = replace(HISTORY, candidate={"item": "item", "genre": "genre"})
 CASES: list[tuple[dict[str, Any], str, Any, dict[str, Any]]] = [
     (INTERACTIONS, "linear", FLAT, {}),
     (INTERACTIONS, "mlp", FLAT, {"hidden_dims": (5, 4), "norm": "batch"}),
@@ -65,6 +67,9 @@ CASES: list[tuple[dict[str, Any], str, Any, dict[str, Any]]] = [
     (SEQUENCES, "masked_mean", HISTORY, {}),
     (SEQUENCES, "din", HISTORY, {}),
     (SEQUENCES, "din", HISTORY, {"activation": "sigmoid", "hidden_dims": (4,)}),
+    (SEQUENCES, "transformer", COMPARED, {}),
+    (SEQUENCES, "transformer", COMPARED, {"num_layers": 3, "expansion": 1, "max_positions": 4}),
+    (SEQUENCES, "transformer", HISTORY, {"dim": 12, "num_heads": 3, "read": "newest"}),
     (HEADS, "shared_bottom", HEAD, {"shared_dims": (6,), "hidden_dims": (4, 3)}),
     (HEADS, "shared_bottom", HEAD, {"hidden_dims": (), "norm": "layer"}),
 ]

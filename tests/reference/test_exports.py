@@ -128,7 +128,13 @@ def test_tokenizations(kind: str, options: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "options"),
-    [("masked_mean", {}), ("din", {}), ("din", {"weights": "softmax", "activation": "sigmoid"})],
+    [
+        ("masked_mean", {}),
+        ("din", {}),
+        ("din", {"weights": "softmax", "activation": "sigmoid"}),
+        ("transformer", {"dim": 12, "num_heads": 3, "dropout": 0.5}),
+        ("transformer", {"dim": 12, "read": "newest", "max_positions": 3}),
+    ],
 )
 def test_sequences(kind: str, options: dict[str, Any]) -> None:
     layout = SequenceLayout(

@@ -56,6 +56,7 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "per_feature": {"token_dim": 24},
     "shared_bottom": {"hidden_dims": (8,)},
+    "transformer": {"dim": 16},
 }
 """Config values that keep the contract quick, and those that have no default."""
 

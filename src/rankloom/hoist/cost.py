@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import fx, nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from rankloom.hoist.capture import inputs_by_path
 from rankloom.hoist.decisions import module_of
 from rankloom.hoist.hoist import Hoisted
 from rankloom.layers.protocols import Inputs
 from rankloom.models.cost import ByteCounter
+from rankloom.ops.flops import flop_counter
 from rankloom.schema import Rate
 
 Counts = dict[Rate, float]
@@ -113,7 +113,7 @@ class _Counting(fx.Interpreter):
         """Run one node and count it."""
         if n.op != "call_function":
             return super().run_node(n)
-        with FlopCounterMode(display=False) as flops, ByteCounter() as traffic:
+        with flop_counter() as flops, ByteCounter() as traffic:
             result = super().run_node(n)
         before = self.counts.get(part_of(n), (0.0, 0.0))
         self.counts[part_of(n)] = (

@@ -177,7 +177,7 @@ class Tokenization(Protocol):
 class SequenceEncoder(Protocol):
     """Slot: a history -> tokens. `encode` never sees the candidate. Built for a SequenceLayout."""
 
-    reads_candidate: ClassVar[bool]
+    reads_candidate: bool
     """Whether `read` looks at the candidate, which makes its tokens candidate-rate."""
     num_tokens: int
     """n: tokens that `read` gives."""

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
 
 from rankloom.data.batch import Batch
 from rankloom.losses import Loss
 from rankloom.models.build import Model
 from rankloom.models.example import example_batch
+from rankloom.ops.flops import flop_counter
 
 SAMPLE_ROWS = 64
 
@@ -133,7 +133,7 @@ def training_flops(
     parameters = list(model.network.parameters())
     saved = [parameter.grad for parameter in parameters]
     buffers = [(buffer, buffer.clone()) for buffer in model.network.buffers()]
-    with torch.random.fork_rng(), FlopCounterMode(display=False) as counter:
+    with torch.random.fork_rng(), flop_counter() as counter:
         output = (network or model.network)(model.embedder(batch).inputs)
         loss_fn(output, batch).total.backward()
     for parameter, gradient in zip(parameters, saved, strict=True):
@@ -193,7 +193,7 @@ class _PartCounter:
     def _counted(self, name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def counted(*args: Any, **kwargs: Any) -> Any:
             self._within.append([0.0, 0.0])
-            with FlopCounterMode(display=False) as flops, ByteCounter() as traffic:
+            with flop_counter() as flops, ByteCounter() as traffic:
                 result = method(*args, **kwargs)
             inner = self._within.pop()
             own = [flops.get_total_flops(), traffic.total]

@@ -12,6 +12,11 @@ SEQUENCES: dict[str, ArchitectureSpec] = {
         target="rankloom.sequence.masked_mean:MaskedMean",
         title="Mean over the history's events",
     ),
+    "transformer": ArchitectureSpec(
+        target="rankloom.sequence.transformer:Transformer",
+        title="Self-attention over the history, read by the candidate",
+        paper="arXiv:1808.09781",
+    ),
 }
 """Name in a run file -> history encoder."""
 

@@ -23,7 +23,7 @@ def written(name: str) -> tuple[dict[Rate, Program], dict[Rate, str], Any]:
     return programs, {rate: to_json(program) for rate, program in programs.items()}, inputs
 
 
-@pytest.mark.parametrize("name", ["din", "rankmixer"])
+@pytest.mark.parametrize("name", ["din", "transformer", "rankmixer"])
 def test_a_program_read_back_gives_the_same_numbers(name: str) -> None:
     programs, texts, inputs = written(name)
     values = dict(inputs_by_path(inputs))

@@ -18,6 +18,8 @@ KINDS: list[tuple[str, dict[str, object]]] = [
     ("din", {}),
     ("din", {"activation": "dice", "weights": "softmax"}),
     ("din", {"activation": "sigmoid", "hidden_dims": (8,)}),
+    ("transformer", {"dim": 8}),
+    ("transformer", {"dim": 8, "read": "newest"}),
 ]
 
 
