@@ -60,6 +60,15 @@ def test_a_hiccup_hardly_counts() -> None:
     assert after.deviation_s < 1.3 * before.deviation_s
 
 
+def test_all_costs_can_be_rescaled_by_one_observation() -> None:
+    model = LatencyModel([0.01, 0.001], forgetting=0.995)
+    learn(model, 1000)
+    model.rescale(features(500), 0.0012)  # a fifth
+    learn(model, 3, factor=0.2, seed=1)
+    assert model.predict(features(500)).mean_s == pytest.approx(0.0012, rel=0.1)
+    assert model.predict(features(1000)).mean_s == pytest.approx(0.0022, rel=0.1)
+
+
 @pytest.mark.parametrize("factor", [3.0, 1 / 3])
 def test_a_lasting_change_is_followed(factor: float) -> None:
     model = LatencyModel([0.01, 0.001], forgetting=0.995)

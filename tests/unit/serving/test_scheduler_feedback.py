@@ -67,6 +67,27 @@ def test_late_and_dropped_asks_raise_the_margin() -> None:
     assert one.load(0.0).margin == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize("has_state", [True, False])
+def test_costs_once_too_high_are_found_out_by_one_probe(has_state: bool) -> None:
+    one = scheduler()
+    for _ in range(300):  # a slow time: a hundred times what follows
+        one.costs.observe_user(0, 0.2)
+        one.costs.observe_batch(100, 0, 1, 0.2)
+    admitted_ms = []
+    for at_ms in range(0, 5000, 100):
+        now = at_ms / 1e3
+        each = ask(at_ms, at_ms + 50.0, arrived_ms=at_ms)
+        if one.submit(each, now, has_state=has_state) is None:
+            admitted_ms.append(at_ms)
+            decision = one.next(now)
+            while decision.work is not None:
+                now += 0.002
+                one.finished(decision.work, now, 0.002)
+                decision = one.next(now)
+                assert decision.dropped == ()
+    assert admitted_ms == list(range(1000, 5000, 100))  # after a second of refusals, all
+
+
 def test_margins_out_of_order_are_refused() -> None:
     with pytest.raises(ValidationError, match=r"must lie between min_margin and max_margin"):
         SchedulerConfig(margin=0.1)

@@ -144,6 +144,13 @@ def test_what_is_too_late_is_given_up(drop: str, dropped: tuple[int, ...]) -> No
     assert keys(decision.work) == [1 + len(dropped)]
 
 
+@pytest.mark.parametrize("at_ms", [0, 1, 2, 4, 5])
+def test_rounding_is_not_lateness(at_ms: int) -> None:
+    # The time is exactly what it takes, 2 + 1 + 7 ms; sums of it differ in the last digits.
+    one = (ask(1, at_ms + 10.0, 700, arrived_ms=at_ms), False)
+    assert list(Thread(scheduler()).run([one]).done) == [1]
+
+
 def test_long_requests_are_cut_into_equal_pieces() -> None:
     # 5 ms take 400 candidates: 1,000 are cut into three.
     thread = Thread(scheduler(max_micro_batch_ms=5.0)).run([(ask(1, 90, 1000), True)])

@@ -63,13 +63,24 @@ class Costs:
         """
         return self.batch.predict(_batch_features(candidates, reads, requests))
 
-    def observe_user(self, events: int, seconds: float) -> None:
+    def observe_user(self, events: int, seconds: float, *, is_probe: bool = False) -> None:
         """Learn what user work took."""
-        self.user.observe(_user_features(events), seconds)
+        _observe(self.user, _user_features(events), seconds, is_probe)
 
-    def observe_batch(self, candidates: int, reads: int, requests: int, seconds: float) -> None:
+    def observe_batch(
+        self, candidates: int, reads: int, requests: int, seconds: float, *, is_probe: bool = False
+    ) -> None:
         """Learn what a batch took."""
-        self.batch.observe(_batch_features(candidates, reads, requests), seconds)
+        _observe(self.batch, _batch_features(candidates, reads, requests), seconds, is_probe)
+
+
+def _observe(
+    model: LatencyModel, features: tuple[float, ...], seconds: float, is_probe: bool
+) -> None:
+    # A probe is made when costs seem too high for anything to be admitted: few others will come.
+    if is_probe and seconds < model.predict(features).mean_s:
+        model.rescale(features, seconds)
+    model.observe(features, seconds)
 
 
 def _user_features(events: int) -> tuple[float, ...]:

@@ -8,7 +8,8 @@ from operator import mul
 from typing import NamedTuple
 
 CLIP = 4.0
-"""Residuals count at most so many deviations: a page fault must not move the coefficients."""
+"""What takes longer than predicted counts at most so many deviations: a page fault must not move
+the coefficients."""
 DEVIATION_MEMORY = 50
 """Observations over which the deviation is averaged."""
 SMALLEST_DEVIATION = 0.01
@@ -17,7 +18,7 @@ BIAS_MEMORY = 10
 """Observations over which the mean residual is taken; as long as it is large, the past is forgotten
 faster."""
 FASTER = 0.3
-"""Share of the past that is forgotten at once while every residual is clipped on one side."""
+"""Share of the past that is forgotten at once while every residual is at its clip, on one side."""
 
 
 class Prediction(NamedTuple):
@@ -36,8 +37,9 @@ class LatencyModel:
     observed any more (nothing winds up or falls back), and hold for any number of updates.
 
     Errors are counted relative to the prediction, as noise grows with the work. A residual is
-    clipped at `CLIP` deviations, so a single hiccup hardly counts; residuals that keep one sign let
-    the past be forgotten faster, so a lasting change is followed within some ten observations.
+    clipped from above, at `CLIP` deviations, so a single hiccup hardly counts; nothing is ever much
+    faster than it can be. Residuals that keep one sign let the past be forgotten faster, so a
+    lasting change is followed within some ten observations.
 
     Example:
         >>> model = LatencyModel([1e-3, 1e-3], forgetting=0.99)
@@ -88,22 +90,35 @@ class LatencyModel:
     def observe(self, features: Sequence[float], seconds: float) -> None:
         """Learn what work of these features took."""
         mean_s = sum(map(mul, self.coefficients, features))
-        if self.num_observations == 0 and 0.0 < mean_s < seconds:
+        if self.num_observations == 0 and mean_s < seconds:
             # As errors are relative to the prediction, the first ones after a guess that is far too
             # low would outweigh all others for long.
-            self.coefficients = [one * seconds / mean_s for one in self.coefficients]
-            mean_s = seconds
+            mean_s = self.rescale(features, seconds)
         scale = mean_s + self.floor_s
         limit = CLIP * self.deviation
-        residual = min(max((seconds - mean_s) / scale, -limit), limit)
+        residual = min((seconds - mean_s) / scale, limit)
         self.num_observations += 1
         # The guess before the first observation counts as two of them.
         rate = 1.0 / min(self.num_observations + 2, DEVIATION_MEMORY)
         self._variance += rate * (residual * residual - self._variance)
-        self._bias += (residual / limit - self._bias) / BIAS_MEMORY
+        self._bias += (max(residual / limit, -1.0) - self._bias) / BIAS_MEMORY
         keep = self._forgetting * (1.0 - FASTER * self._bias * self._bias)
         self._add([one / scale for one in features], mean_s / scale + residual, keep)
         self._step()
+
+    def rescale(self, features: Sequence[float], seconds: float) -> float:
+        """Take all costs for so much higher or lower that work of these features takes so long.
+
+        Returns:
+            What such work takes now, by prediction.
+        """
+        mean_s: float = sum(map(mul, self.coefficients, features))
+        if mean_s <= 0.0:
+            return mean_s
+        factor = seconds / mean_s
+        self.coefficients = [one * factor for one in self.coefficients]
+        self._targets = [one * factor for one in self._targets]
+        return seconds
 
     def _add(self, features: list[float], target: float, keep: float) -> None:
         for place, feature in enumerate(features):

@@ -41,7 +41,7 @@ class Entry:
     computed alone.
     """
 
-    __slots__ = ("ask", "deadline_s", "figures", "rank", "size", "start", "user")
+    __slots__ = ("ask", "deadline_s", "figures", "is_probe", "rank", "size", "start", "user")
 
     def __init__(self, ask: Ask, *, deadline_s: float, user: User | None) -> None:
         self.ask = ask
@@ -49,6 +49,7 @@ class Entry:
         self.user = user
         self.start = 0
         self.rank: tuple[float, ...] = ()
+        self.is_probe = False
 
     def cut(self, costs: Costs, config: SchedulerConfig, *, user_s: float = 0.0) -> None:
         """Cut what is left into pieces, and note what planning needs to know of it."""

@@ -23,6 +23,8 @@ from rankloom.serving.scheduling.work import (
 )
 
 _rank = attrgetter("rank")
+PROBE_AFTER_S = 1.0
+"""When only such asks came for so long as cannot be in time by prediction, one is tried."""
 ROUNDING_S = 1e-6
 """Nobody is given up for so little: sums of times that are equal differ in their last digits."""
 
@@ -37,6 +39,7 @@ class _InFlight:
     candidates: int = 0
     reads: int = 0
     num_events: int = 0
+    is_probe: bool = False
     finishing: dict[int, Entry] = field(default_factory=dict)
     """Asks that are complete with it and wait for nothing else."""
 
@@ -76,6 +79,7 @@ class Scheduler:
         self._waiting_candidates = 0
         self._num_ranked = 0
         self._in_flight: _InFlight | None = None
+        self._idle_refusals_since: float | None = None
 
     def submit(self, ask: Ask, now: float, *, has_state: bool) -> Refusal | None:
         """Admit an ask, or say why not.
@@ -104,8 +108,9 @@ class Scheduler:
             user.waiting[ask.key] = entry
             user.charge(self.costs, self.config)
         refusal = self._objection(entry, now)
-        if refusal is not None:
-            self._forget(entry, None)
+        if refusal is None or self._is_probe(entry, refusal, now):
+            return None
+        self._forget(entry, None)
         return refusal
 
     def next(self, now: float) -> Decision:
@@ -133,13 +138,16 @@ class Scheduler:
         flight = self._land(work)
         self._admission.margin.worked(now, seconds)
         if isinstance(work, UserWork):
-            self.costs.observe_user(flight.num_events, seconds)
+            self.costs.observe_user(flight.num_events, seconds, is_probe=flight.is_probe)
             self._state_is_there(work)
             return ()
-        self.costs.observe_batch(flight.candidates, flight.reads, len(work.slices), seconds)
+        self.costs.observe_batch(
+            flight.candidates, flight.reads, len(work.slices), seconds, is_probe=flight.is_probe
+        )
         for key, entry in flight.finishing.items():
             del self._entries[key]
-            self._admission.margin.answered(is_late=now > entry.deadline_s)
+            is_late = now > entry.deadline_s and not entry.is_probe
+            self._admission.margin.answered(is_late=is_late)
         return tuple(flight.finishing)
 
     def failed(self, work: Work) -> tuple[int, ...]:
@@ -197,6 +205,19 @@ class Scheduler:
             waiting, place, raised=self._raised_pace(now), expected=expected, now=now
         )
 
+    def _is_probe(self, entry: Entry, refusal: Refusal, now: float) -> bool:
+        """Let an ask in that was to be refused, if refusing would go on for ever.
+
+        Costs are learned from work alone: were they once far too high, such as after a slow start,
+        everything would be refused and nothing learned.
+        """
+        if refusal.reason != "late" or self._in_flight is not None or len(self.waiting) > 1:
+            return False
+        if self._idle_refusals_since is None:
+            self._idle_refusals_since = now
+        entry.is_probe = now - self._idle_refusals_since >= PROBE_AFTER_S
+        return entry.is_probe
+
     def _raised_pace(self, now: float) -> Pace:
         return self._pace(now, margin=self._admission.margin.value)
 
@@ -221,8 +242,9 @@ class Scheduler:
         rule, dropped = self.config.drop, []
         while self.waiting and rule != "never":
             entry = self.waiting[0]
-            left_s = entry.left_s(self.costs.overhead_s) if rule == "hopeless" else 0.0
-            if now + left_s <= entry.deadline_s:
+            looks_ahead = rule == "hopeless" and not entry.is_probe
+            left_s = entry.left_s(self.costs.overhead_s) if looks_ahead else 0.0
+            if now + left_s <= entry.deadline_s + ROUNDING_S:
                 break
             self._forget(entry, None)
             self._admission.margin.answered(is_late=True)
@@ -238,6 +260,7 @@ class Scheduler:
 
     def _begin(self, chosen: list[Entry], now: float) -> Work:
         """Start the user work that the chosen entries need first, else their batch."""
+        self._idle_refusals_since = None
         for entry in chosen:
             if entry.user is not None:
                 user = entry.user
@@ -246,7 +269,13 @@ class Scheduler:
                 keys = tuple(one.ask.key for one in user.entries())
                 predicted = self.costs.predict_user(user.num_events)
                 user_work = UserWork(entry.ask.user_key, keys)
-                self._in_flight = _InFlight(user_work, now, predicted, num_events=user.num_events)
+                self._in_flight = _InFlight(
+                    user_work,
+                    now,
+                    predicted,
+                    num_events=user.num_events,
+                    is_probe=entry.is_probe,
+                )
                 return user_work
         finishing: dict[int, Entry] = {}
         slices = []
@@ -265,7 +294,15 @@ class Scheduler:
         self._waiting_candidates -= candidates
         predicted = self.costs.predict_batch(candidates, reads, len(chosen))
         work = CandidateWork(tuple(slices))
-        self._in_flight = _InFlight(work, now, predicted, candidates, reads, finishing=finishing)
+        self._in_flight = _InFlight(
+            work,
+            now,
+            predicted,
+            candidates,
+            reads,
+            is_probe=chosen[0].is_probe,
+            finishing=finishing,
+        )
         return work
 
     def _land(self, work: Work) -> _InFlight:
