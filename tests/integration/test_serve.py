@@ -171,12 +171,18 @@ def test_an_artifact_is_swapped_under_load_and_a_bad_one_refused(
             one.wait_for_line("reload refused, the artifact stays")
             assert one.ask("GET", "/health/ready")[1]["digest"] == digests["separated"]
             hammer.wait_for_more()
+        # A new compute process does not take it either.
+        os.kill(one.children()["compute"], signal.SIGKILL)
+        one.wait_for_line("artifact refused, the one before it stays")
+        one.wait_until_ready(digest=digests["separated"])
+        with Load(lambda: one.rank(requests[0])) as more:
+            more.wait_for_more()
             point_to(artifacts["din"])
             one.process.send_signal(signal.SIGHUP)
             one.wait_until_ready(digest=digests["din"])
-            hammer.wait_for_more()
-        assert set(hammer.statuses) == {200}
-        assert not hammer.errors
+            more.wait_for_more()
+        assert set(hammer.statuses + more.statuses) == {200}
+        assert not hammer.errors + more.errors
         offline = load(artifacts["din"]).score(
             requests[0]["user"], requests[0]["candidates"], requests[0]["context"]
         )

@@ -37,6 +37,14 @@ class GoldenRequest:
     scores: Mapping[str, Sequence[float]]
     """Task -> (N,)."""
 
+    def given(self) -> dict[str, dict[str, Any]]:
+        """Give user, context and candidates as plain values, as a client sends them."""
+        return {
+            "user": dict(self.user),
+            "context": dict(self.context),
+            "candidates": {name: list(column) for name, column in self.candidates.items()},
+        }
+
     def batch(self, ranker: Ranker) -> Batch:
         """Decode it."""
         return ranker.decoder.decode(self.user, self.candidates, self.context)
@@ -90,12 +98,7 @@ def write_golden(folder: Path, ranker: Ranker, requests: Iterable[GoldenRequest]
     """
     requests = list(requests)
     values = [
-        {
-            "user": dict(one.user),
-            "context": dict(one.context),
-            "candidates": {name: list(column) for name, column in one.candidates.items()},
-            "scores": {task: list(column) for task, column in one.scores.items()},
-        }
+        {**one.given(), "scores": {task: list(column) for task, column in one.scores.items()}}
         for one in requests
     ]
     text = json.dumps({"requests": values}, indent=1, allow_nan=False)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,6 +11,7 @@ import typer
 
 from rankloom.errors import ConfigError
 
+STANDARD_OUTPUT = 1
 OPTIONAL = ("starlette", "uvicorn", "uvloop", "httptools", "msgspec", "prometheus_client", "redis")
 
 
@@ -47,4 +50,7 @@ def serve(
 
 
 def _say(line: str) -> None:
-    typer.echo(line)
+    # A full disk, or nobody who reads, must not end the server: then the line is lost. Nothing may
+    # stay in Python's buffer either, which is written once more at the end.
+    with contextlib.suppress(OSError):
+        os.write(STANDARD_OUTPUT, f"{line}\n".encode())

@@ -29,6 +29,7 @@ from rankloom.serving.config import ComputeSettings
 from rankloom.serving.desk import Desk, Outcome, Question, RetiredError, Scores
 from rankloom.serving.engine import Engine
 from rankloom.serving.frames import Frame, FrameBuffer, Kind, encode_frame, unpack_parts
+from rankloom.serving.page.offered import few, groups_of_run
 from rankloom.serving.processes import set_up_log, settings_of_child
 from rankloom.serving.telemetry.metrics import Metrics
 
@@ -72,11 +73,8 @@ class Loaded:
             "roles": values["roles"],
             "tasks": values["tasks"],
             "unified": values["embedder"]["config"]["unified"],
-            "example": {
-                "user": dict(self.engine.example.user),
-                "context": dict(self.engine.example.context),
-                "candidates": dict(self.engine.example.candidates),
-            },
+            "examples": few([one.given() for one in self.engine.examples]),
+            "groups": groups_of_run(manifest.run),
         }
 
 
@@ -118,6 +116,17 @@ class Connection(asyncio.Protocol):
         for key in self._keys.values():
             self._server.desk.cancel(key)
         self._server.leave(self)
+
+    def offer(self, one: Loaded, name: str) -> None:
+        """Have it get ready for an artifact.
+
+        Args:
+            one: The artifact; also one that it was ready for before, and has forgotten since.
+            name: What clients call the model.
+        """
+        self.ready.discard(one.digest)
+        self.refused.pop(one.digest, None)
+        self.say(Frame(Kind.OFFER, one.offer(name)))
 
     def say(self, frame: Frame) -> None:
         """Send a frame; only the thread of the loop may."""
@@ -229,7 +238,7 @@ class ComputeServer:
         self._connections.add(connection)
         for one in (self._current, self._offered):
             if one is not None:
-                connection.say(Frame(Kind.OFFER, one.offer(self._settings.name)))
+                connection.offer(one, self._settings.name)
 
     def leave(self, connection: Connection) -> None:
         """Forget a front end."""
@@ -283,7 +292,7 @@ class ComputeServer:
         self.desk.add(new.engine)
         try:
             for connection in self._connections:
-                connection.say(Frame(Kind.OFFER, new.offer(self._settings.name)))
+                connection.offer(new, self._settings.name)
             await asyncio.wait_for(self._all_ready(new.digest), OFFER_TIMEOUT_S)
         except (ServingError, TimeoutError):
             self.desk.serve(self._current.digest)
@@ -316,6 +325,9 @@ class ComputeServer:
         self.desk.add(new.engine)
         self.desk.serve(new.digest)
         self._metrics.serve_artifact(self._settings.name, new.digest)
+        path = _served_file(self._settings)
+        path.with_suffix(".tmp").write_text(str(new.folder))
+        path.with_suffix(".tmp").replace(path)
 
 
 def load(folder: Path, device: Literal["auto", "cpu", "cuda"]) -> Loaded:
@@ -325,6 +337,28 @@ def load(folder: Path, device: Literal["auto", "cpu", "cuda"]) -> Loaded:
         ArtifactError: It is damaged, or of another format.
     """
     return Loaded(Engine.load(folder, device=device), folder)
+
+
+def _first(settings: ComputeSettings) -> Loaded:
+    """Load the artifact; if it is bad, the one that the process before this one served.
+
+    Raises:
+        ArtifactError: There is none that can be served.
+    """
+    folder, served = Path(settings.artifact).resolve(), _served_file(settings)
+    try:
+        verify(folder, device=settings.device)
+        return load(folder, settings.device)
+    except RankLoomError as error:
+        if not served.exists():
+            raise
+        logger.error("artifact refused, the one before it stays: %s", error)  # noqa: TRY400
+        return load(Path(served.read_text()), settings.device)
+
+
+def _served_file(settings: ComputeSettings) -> Path:
+    """Give the file that says which folder is served, for the next process."""
+    return Path(settings.metrics) / "served.txt"
 
 
 def _frame_of(number: int, outcome: Outcome) -> Frame:
@@ -348,10 +382,8 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
-    folder = Path(settings.artifact).resolve()
     try:
-        verify(folder, device=settings.device)
-        first = load(folder, settings.device)
+        first = _first(settings)
     except RankLoomError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

@@ -233,6 +233,7 @@ class Desk:
                     break
                 if self._is_stopping:
                     return None, []
+                self._metrics.set_queue(len(self._pending))
                 self._changed.wait()
             if isinstance(work, UserWork):
                 keys = work.keys[:1]

@@ -76,13 +76,16 @@ class Engine:
         ranker: The artifact.
         request_dims: State tensor -> the dimension that counts requests; none where there is none.
             Without that of each, requests never share a run.
-        example: A request with values of the training log's types.
+        examples: Requests with values of the training log's types; at least one.
     """
 
     def __init__(
-        self, ranker: Ranker, request_dims: Mapping[str, int | None], example: GoldenRequest
+        self,
+        ranker: Ranker,
+        request_dims: Mapping[str, int | None],
+        examples: Sequence[GoldenRequest],
     ) -> None:
-        self.ranker, self.example = ranker, example
+        self.ranker, self.examples = ranker, tuple(examples)
         self.schema = ranker.schema
         self._request_dims = dict(request_dims)
         programs = ranker.programs
@@ -117,7 +120,7 @@ class Engine:
         for name, value in one.items():
             longer = [d for d, size in enumerate(two[name].shape) if size == 2 * value.shape[d]]
             dims[name] = longer[0] if len(longer) == 1 and value.shape[longer[0]] == 1 else None
-        engine = cls(ranker, dims, golden[0][0])
+        engine = cls(ranker, dims, [request for request, _ in golden])
         for request, _ in golden:
             # What is slow the first time is done before anybody waits for it.
             decoded = ranker.decoder.decode_block(request.user, request.candidates, request.context)

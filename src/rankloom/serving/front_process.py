@@ -25,6 +25,7 @@ from rankloom.serving.front.app import make_app
 from rankloom.serving.front.run import uvicorn_config
 from rankloom.serving.kserve import kserve_routes
 from rankloom.serving.observed import ObservedBackend, Observer
+from rankloom.serving.page.routes import page_routes
 from rankloom.serving.processes import ready_file, set_up_log, settings_of_child
 from rankloom.serving.remote import Remote
 from rankloom.serving.telemetry.access_log import AccessLog
@@ -84,6 +85,7 @@ def build(settings: FrontSettings) -> Starlette:
         settings.front,
         extra_routes=[
             *kserve_routes(backend, settings.front.limits, stored=remote.filled),
+            *page_routes(remote, snapshot=metrics.snapshot, limits=settings.front.limits),
             Route("/metrics", show_metrics, methods=["GET"]),
         ],
         extra_middleware=[Middleware(Observer, metrics=metrics, log=access_log)],

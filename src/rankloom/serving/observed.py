@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from rankloom.serving.front.problems import kind_of
+from rankloom.serving.front.problems import KINDS, kind_of
 from rankloom.serving.request import Backend, RankRequest, RankResult, Served
 from rankloom.serving.telemetry.access_log import AccessLine, AccessLog
 from rankloom.serving.telemetry.metrics import Interface, Metrics
@@ -33,6 +33,8 @@ class Observation:
     user: int | str | None = None
 
 
+_CODES = {499: "client_gone"} | {one.status: one.code for one in reversed([*KINDS.values()])}
+"""Status -> code of requests that never came to the backend; of two with one status, the first."""
 _current: ContextVar[Observation | None] = ContextVar("observation", default=None)
 
 
@@ -134,7 +136,7 @@ class Observer:
 def _line(interface: Interface, status: int, seen: Observation) -> AccessLine:
     code = seen.code
     if status != 200 and code == "ok":
-        code = "client_gone" if status == 499 else str(status)
+        code = _CODES.get(status, str(status))
     return AccessLine(
         interface=interface,
         id=seen.id,

@@ -13,7 +13,7 @@ import contextlib
 import itertools
 import logging
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -65,8 +65,10 @@ class Decoding:
     blend: Blend
     door: FeatureDoor | None
     """Fills in what clients do not send."""
-    example: RankRequest
+    examples: tuple[RankRequest, ...]
     """With values of the training log's types."""
+    groups: Mapping[str, Sequence[str]]
+    """Group -> features, where the artifact has such."""
 
     @classmethod
     def of(
@@ -95,7 +97,8 @@ class Decoding:
         served = Served(offer["name"], offer["digest"], schema, decoder.columns())
         blend = Blend(formula, list(schema.tasks))
         door = None if store is None else FeatureDoor.open(store, schema, indexes)
-        return cls(served, decoder, blend, door, RankRequest(**offer["example"]))
+        examples = tuple(RankRequest(**one) for one in offer["examples"])
+        return cls(served, decoder, blend, door, examples, offer["groups"])
 
 
 class _Answer(NamedTuple):
@@ -179,8 +182,33 @@ class Remote(asyncio.Protocol):
         """Give what is served, or none as long as nothing is."""
         return None if self._current is None else self._current.served
 
+    def examples(self) -> Sequence[RankRequest]:
+        """Give some golden requests of what is served."""
+        return () if self._current is None else self._current.examples
+
+    def groups(self) -> Mapping[str, Sequence[str]]:
+        """Give group -> features, where what is served has such."""
+        return {} if self._current is None else self._current.groups
+
+    async def fill(self, request: RankRequest) -> RankRequest:
+        """Give a request with the columns that it lacks and a feature store has.
+
+        Raises:
+            RequestError: An id is of a wrong type, or not known where that is to be refused.
+            OverloadedError: A store does not answer.
+        """
+        door = None if self._current is None else self._current.door
+        return request if door is None else await self._filled(request, door)
+
     async def rank(self, request: RankRequest) -> RankResult:
         """Rank one request's candidates; see `Backend`."""
+        return await self._answer(request, self._log)
+
+    async def try_out(self, request: RankRequest) -> RankResult:
+        """Rank as `rank` does, and keep the request out of the log that models are trained on."""
+        return await self._answer(request, None)
+
+    async def _answer(self, request: RankRequest, log: RequestLog | None) -> RankResult:
         arrived_s = time.monotonic()
         budget_ms = self._deadline_ms if request.deadline_ms is None else request.deadline_ms
         deadline_s = arrived_s + budget_ms / 1e3
@@ -189,13 +217,17 @@ class Remote(asyncio.Protocol):
             if current is None or self._transport is None:
                 raise OverloadedError("server: nothing is served at the moment. Ask again later.")
             with contextlib.suppress(_Retired):
-                return await self._rank(request, current, arrived_s, deadline_s)
+                request, result = await self._rank(request, current, arrived_s, deadline_s)
+                if log is not None:
+                    log.write(request, result)
+                return result
             # The new artifact is announced on the same way, before or right after.
             await asyncio.sleep(0.001)
 
     async def _rank(
         self, request: RankRequest, current: Decoding, arrived_s: float, deadline_s: float
-    ) -> RankResult:
+    ) -> tuple[RankRequest, RankResult]:
+        """Give the request with what a store had of it, and its result."""
         if current.door is not None:
             request = await self._filled(request, current.door)
         try:
@@ -239,9 +271,7 @@ class Remote(asyncio.Protocol):
             id=request.id,
             is_hit=answer.is_hit,
         )
-        if self._log is not None:
-            self._log.write(request, result)
-        return result
+        return request, result
 
     async def _filled(self, request: RankRequest, door: FeatureDoor) -> RankRequest:
         """Fill in what a request does not bring, and count what was looked up."""
@@ -310,7 +340,7 @@ class Remote(asyncio.Protocol):
             self._counted = DoorCounts()
             self.has_begun.set()
             if self._log is not None:
-                self._log.begin(self._current.served, [self._current.example])
+                self._log.begin(self._current.served, self._current.examples)
 
     def _do(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

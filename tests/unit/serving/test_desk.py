@@ -19,15 +19,23 @@ from rankloom.serving.desk import Desk, Outcome, Question, RetiredError, Scores
 from rankloom.serving.engine import Engine, UserState
 from rankloom.serving.parts import Parts, take_apart, user_key
 from rankloom.serving.scheduling.config import SchedulerConfig
+from rankloom.serving.telemetry.metrics import Metrics
 
 
 class Office:
     """A desk that is open, with the golden requests of its artifact."""
 
-    def __init__(self, folder: Path, *, cache_bytes: int = 1 << 24, **options: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        cache_bytes: int = 1 << 24,
+        metrics: Metrics | None = None,
+        **options: Any,
+    ) -> None:
         self.engine = Engine.load(folder)
         self.requests = [one for one, _ in read_golden(folder)]
-        self.desk = Desk(SchedulerConfig(**options), cache_bytes=cache_bytes)
+        self.desk = Desk(SchedulerConfig(**options), cache_bytes=cache_bytes, metrics=metrics)
         self.desk.add(self.engine)
         self.desk.serve(self.engine.digest)
         self.thread = threading.Thread(target=self.desk.run)
@@ -168,6 +176,18 @@ def test_a_failing_run_fails_its_questions_and_no_others(office: Office) -> None
     office.thread.start()
     assert isinstance(found.get(timeout=30), ServingError)
     scores(fine)
+
+
+def test_the_queue_is_empty_once_all_is_answered(artifacts: dict[str, Path]) -> None:
+    metrics = Metrics()
+    office = Office(artifacts["separated"], metrics=metrics)
+    office.thread.start()
+    scores(office.ask(office.question(office.requests[0])))
+    until_s = time.monotonic() + 10
+    while b"rankloom_queue_length 0.0" not in metrics.render():
+        assert time.monotonic() < until_s
+        time.sleep(0.01)
+    office.close()
 
 
 def test_an_unknown_artifact_and_an_ending_server_are_told(office: Office) -> None:

@@ -157,6 +157,21 @@ def test_a_client_that_does_not_read_is_cut_off() -> None:
         assert is_well(port)
 
 
+def test_requests_ahead_of_a_client_that_is_cut_off_do_not_fail(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    config = FrontConfig(
+        times=TimesConfig(answer_s=0.4), limits=Limits(candidates=100_000), deadline_ms=60_000
+    )
+    body = msgspec.json.encode({"user": {}, "candidates": {"item": list(range(100_000))}})
+    with serving(Double(), config) as port, connected(port) as greedy:
+        # The third waits until the answers before it are taken, and the fourth behind it.
+        greedy.sendall(2 * post(body) + 2 * post(TEXT))
+        time.sleep(1.5)
+        assert is_closed(greedy)
+    assert not caplog.records
+
+
 @pytest.mark.parametrize("count", [1, 3])
 def test_a_client_that_leaves_cancels_what_it_waited_for(count: int) -> None:
     backend = Double(wait_s=30)

@@ -23,6 +23,7 @@ metrics.set_queue(5)
 metrics.serve_artifact("mine", "aaa")
 for _ in range(1000):
     metrics.miss_deadline()
+metrics.run_batch(candidates=1, requests=1)
 print("counted", flush=True)
 end = time.monotonic() + 20
 while time.monotonic() < end:

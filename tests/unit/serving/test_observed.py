@@ -97,6 +97,15 @@ def test_a_problem_has_its_code() -> None:
     assert (log.lines[0][0].status, log.lines[0][0].code) == (504, "deadline")
 
 
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "invalid_request"), (413, "too_large"), (503, "overloaded")]
+)
+def test_what_never_comes_to_the_backend_has_a_code_too(status: int, code: str) -> None:
+    log = Log()
+    ask(application(ObservedBackend(Backend()), [], status), Metrics(), log)
+    assert (log.lines[0][0].status, log.lines[0][0].code) == (status, code)
+
+
 def test_a_client_that_leaves_is_counted_too() -> None:
     async def leaves(scope: Scope, receive: Receive, send: Send) -> None:
         raise ConnectionError

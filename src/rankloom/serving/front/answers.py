@@ -83,11 +83,12 @@ def result_messages(
     if media == "msgpack":
         packed = [one.document if isinstance(one, Problem) else one for one in results]
         return messages(wire.encode_results(packed, is_list=is_list), wire.CONTENT_TYPE)
-    plain = [_plain(one) for one in results]
+    plain = [plain_of(one) for one in results]
     return json_messages({"results": plain} if is_list else plain[0])
 
 
-def _plain(result: RankResult | Problem) -> dict[str, Any]:
+def plain_of(result: RankResult | Problem) -> dict[str, Any]:
+    """Give a result, or the problem in its place, as plain values."""
     if isinstance(result, Problem):
         return {"problem": result.document}
     return {

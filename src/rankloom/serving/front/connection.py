@@ -25,7 +25,11 @@ from typing import Any, ClassVar, Literal, cast
 
 import httptools
 import msgspec
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    STATUS_LINE,
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from rankloom.errors import OverloadedError, RequestError
 from rankloom.serving.front.config import FrontConfig
@@ -52,6 +56,8 @@ class Connection(HttpToolsProtocol):
         """Bytes of its names and values so far."""
         self._refusal: RequestError | None = None
         """Why a callback stopped the parser."""
+        self._answering: RequestResponseCycle | None = None
+        """What is being answered; `cycle` is what came last, which may be a later request."""
         self._watched: tuple[str, int] | None = None
         self._receiving: asyncio.TimerHandle | None = None
         self._writing: asyncio.TimerHandle | None = None
@@ -73,6 +79,10 @@ class Connection(HttpToolsProtocol):
                 timer.cancel()
         self._unset_keepalive_if_required()
         super().connection_lost(exc)
+        # uvicorn tells the last request only. One before it would go on, and write where it cannot.
+        if self._answering is not None:
+            self._answering.disconnected = True
+            self._answering.message_event.set()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came, and refuse it if it is wrong or too much."""
@@ -100,6 +110,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """Go on with the next request."""
+        self._answering = self.pipeline[-1][0] if self.pipeline else None
         super().on_response_complete()
         if self.transport.get_write_buffer_size():
             self._limit_writing()
@@ -136,6 +147,8 @@ class Connection(HttpToolsProtocol):
             if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 self._stop("Transfer-Encoding may be chunked only.")
         super().on_headers_complete()
+        if not self.pipeline:
+            self._answering = self.cycle
         self._stage = "body"
 
     def on_body(self, body: bytes) -> None:

@@ -24,8 +24,11 @@ from rankloom.serving.front.config import FrontConfig
 from rankloom.serving.front.media import header
 from rankloom.serving.front.problems import TokenError, TooLargeError, problem_of
 
-FREE_PATHS = frozenset({"/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"})
-"""They need no token, so that whatever restarts the server needs none."""
+FREE_PATHS = frozenset(
+    {"/", "/health/live", "/health/ready", "/v2/health/live", "/v2/health/ready"}
+)
+"""They need no token: whatever restarts the server has none, and at `/` stands a page that says
+nothing of what is served and asks people for theirs."""
 ARRIVED = "rankloom.arrived"
 """Key of the scope: when its head had arrived, in monotonic seconds."""
 LINGER_S = 1.0

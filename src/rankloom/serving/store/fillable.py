@@ -51,7 +51,7 @@ def fillable(schema: Schema, side: Literal["user", "item"]) -> Fillable:
     for name, feature in schema.features.items():
         if feature.side != side or name in schema.training_only:
             continue
-        read = {c: n for c, n in _reads(schema, name, feature).items() if c not in never}
+        read = {c: n for c, n in columns_of(schema, name, feature).items() if c not in never}
         for column, needs_value in read.items():
             needs[column] = needs.get(column) or (name if needs_value else None)
         groups.append(frozenset(read))
@@ -62,7 +62,7 @@ def fillable(schema: Schema, side: Literal["user", "item"]) -> Fillable:
     )
 
 
-def _reads(schema: Schema, name: str, feature: Feature) -> dict[str, bool]:
+def columns_of(schema: Schema, name: str, feature: Feature) -> dict[str, bool]:
     """Give the columns of a feature -> whether null is an error there."""
     if isinstance(feature, SequenceFeature):
         # A null history is an empty one, of which nothing was dropped.
