@@ -31,8 +31,10 @@ Measured = dict[str, Any]
 Fault = Callable[[World, float, Mapping[str, Any]], Measured]
 SETTLED_S = 6.0
 """Between kills: a process that ends sooner is started again after a wait."""
-MANY = 5000
-"""Candidates of requests that are given up."""
+MANY = 10_000
+"""Candidates of requests that are given up: reading them takes less time than scoring them."""
+LEAVE_S = 1.0
+"""Clients leave after so long in any case."""
 
 
 def kill_front_end(world: World, until_s: float, options: Mapping[str, Any]) -> Measured:
@@ -201,7 +203,7 @@ def give_up(world: World, until_s: float, options: Mapping[str, Any]) -> Measure
     head = f"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Type: {wire.CONTENT_TYPE}\r\n"
     data = f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
     counter = "rankloom_batch_candidates_sum"
-    computed, left = world.metric(counter), 0
+    computed, left, asked = world.metric(counter), 0, 0
     while time.monotonic() < until_s:
         clients = []
         for number in range(options["burst"]):
@@ -212,15 +214,20 @@ def give_up(world: World, until_s: float, options: Mapping[str, Any]) -> Measure
             # A third of them leaves in the middle of the body.
             client.sendall(data if number % 3 else data[: len(data) // 2])
             clients.append(client)
-        time.sleep(0.002)
+        # They leave once many of them wait for the compute process.
+        begun_s = time.monotonic()
+        while world.metric("rankloom_queue_length") < options["burst"] / 3:
+            if time.monotonic() > begun_s + LEAVE_S:
+                break
         for client in clients:
             client.close()
         left += len(clients)
+        asked += sum(number % 3 > 0 for number in range(len(clients)))
         time.sleep(options["pause_s"])
     return {
         "restarts_expected": 0,
         "given_up": left,
-        "candidates_asked": MANY * left,
+        "candidates_asked": MANY * asked,
         "candidates_computed_by_all": world.metric(counter) - computed,
     }
 
@@ -288,7 +295,7 @@ WARM_ROUNDS = 3
 def _ask(connection: HTTPConnection, one: Hostile) -> tuple[int, str | None]:
     headers = {name: text.encode("latin-1", "replace") for name, text in one.headers.items()}
     try:
-        connection.request("POST", one.path, one.body, headers)  # type: ignore[arg-type]
+        connection.request("POST", one.path, one.body, headers)
         answer = connection.getresponse()
         body = answer.read()
     except (OSError, HTTPException) as error:

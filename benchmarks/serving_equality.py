@@ -12,9 +12,11 @@ compared with what the artifact of its digest gives offline.
 
 from __future__ import annotations
 
+import atexit
 import itertools
 import json
 import math
+import shutil
 import signal
 import tempfile
 import threading
@@ -44,6 +46,10 @@ ALONE = ("scheduling.batching=false", "scheduling.max_micro_batch_ms=null")
 TWICE = ("first", "again")
 LARGEST = {"artifacts", "largest_error", "largest_hit_error", "tolerance"}
 """Of these the largest counts, of others the sum."""
+MIN_SWAPS = 2
+"""In each cell: there and back. It asks for more than it has to until then."""
+PIECE = 250
+"""Requests that are drawn at a time."""
 SETTLED_S = 0.5
 """An artifact stays so long at least."""
 
@@ -73,13 +79,23 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     options = cell.options
     world = _world()
     draws = world.requests(cell.repeat)
-    requests = [draws.draw() for _ in range(options["requests"])]
+    requests: list[Request] = []
+    answers: dict[str, Answer] = {}
     with tempfile.TemporaryDirectory(prefix="rankloom-equality-") as made:
         folder = Path(made)
         with swapped_server(world.artifacts, folder, is_alone=options["alone"]) as (one, swaps):
-            asked = ask_all(one, options["interface"], requests, num_clients=options["clients"])
+            while len(requests) < options["requests"] or swaps.count < MIN_SWAPS:
+                start = len(requests)
+                requests += [draws.draw() for _ in range(min(PIECE, options["requests"]))]
+                answers |= ask_all(
+                    one,
+                    options["interface"],
+                    requests,
+                    start=start,
+                    num_clients=options["clients"],
+                )
         caches = caches_of(folder / "access.jsonl")
-    compared = compare(options["interface"], requests, asked, caches, world.rankers)
+    compared = compare(options["interface"], requests, answers, caches, world.rankers)
     return {**compared, "swaps": swaps.count}
 
 
@@ -116,7 +132,7 @@ class World:
 
 
 def make_world(folder: Path) -> World:
-    """Train and export two small artifacts of one log; the same ones each time.
+    """Train and export two small artifacts of one log.
 
     One compares the candidate with each event of the history, the other's users are tokens of a
     separated mixer.
@@ -189,9 +205,14 @@ def swapped_server(
 
 
 def ask_all(
-    one: Server, interface: str, requests: Sequence[Request], *, num_clients: int
+    one: Server,
+    interface: str,
+    requests: Sequence[Request],
+    *,
+    start: int = 0,
+    num_clients: int,
 ) -> dict[str, Answer]:
-    """Send every request twice, the second time right after the first answer.
+    """Send every request from `start` on twice, the second time right after the first answer.
 
     Returns:
         Name of each sending (see `name_of`) -> its answer.
@@ -213,7 +234,7 @@ def ask_all(
             asker.close()
 
     with ThreadPoolExecutor(num_clients) as threads:
-        shares = [range(start, len(requests), num_clients) for start in range(num_clients)]
+        shares = [range(start + n, len(requests), num_clients) for n in range(num_clients)]
         list(threads.map(ask, shares))
     return answers
 
@@ -284,12 +305,19 @@ def _offline(rankers: Mapping[str, Ranker], answer: Answer, request: Request) ->
 
 
 def _largest_difference(found: Mapping[str, Any], expected: Mapping[str, Any]) -> float:
-    """Give the largest difference; NaN, which no bound admits, where one is not comparable."""
-    if found.keys() != expected.keys():
-        return math.nan
-    return max(float(np.abs(found[task] - expected[task]).max()) for task in expected)
+    """Give the largest difference.
+
+    Raises:
+        RuntimeError: Tasks differ, or a score is no number.
+    """
+    differences = [np.abs(found[task] - scores).max() for task, scores in expected.items()]
+    if found.keys() != expected.keys() or not np.isfinite(differences).all():
+        raise RuntimeError(f"scores cannot be compared: {found}, {expected}")
+    return float(max(differences))
 
 
 @cache
 def _world() -> World:
-    return make_world(Path(tempfile.mkdtemp(prefix="rankloom-equality-")))
+    folder = tempfile.mkdtemp(prefix="rankloom-equality-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return make_world(Path(folder))

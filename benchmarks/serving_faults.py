@@ -8,7 +8,7 @@ A cell is one fault against a real server of a small artifact, with Redis and bo
 - `disk_full`: neither the logs nor the server's own output can be written, and a front end is
   killed meanwhile;
 - `slow_clients`: hundreds of requests byte by byte, and readers who take no answer;
-- `disconnects`: requests of 5,000 candidates whose clients leave at once;
+- `disconnects`: requests of 10,000 candidates whose clients leave before they are scored;
 - `hostile_bodies`: 10,000 malformed and hostile requests through all interfaces;
 - `mixed`: kills first, then all the others by turns on one server for `soak_s`.
 
@@ -55,24 +55,26 @@ LASTING = ("redis_stopped", "disk_full", "slow_clients", "disconnects", "hostile
 """Faults that no process need end by, so that the growth of its memory can be seen."""
 SETTINGS: dict[str, Any] = {
     "faults": [*FAULTS, "mixed"],
-    "duration_s": 40.0,
+    "duration_s": 20.0,
     "soak_s": 600.0,
+    "calm_s": 10.0,
     "per_s": 25.0,
     "slow": 300,
-    "burst": 20,
-    "pause_s": 0.5,
+    "burst": 12,
+    "pause_s": 1.0,
     "hostile": 10_000,
     "hostile_per_s": 120.0,
     "allowed_delay_ms": 100.0,
-    "allowed_growth_mb": 16.0,
+    "allowed_growth_mb": 32.0,
     "seed": 0,
     "repeats": 1,
 }
 """`allowed_delay_ms`: what the clients' p95 may be above three times the p95 before: the server
 shares the machine's cores with what makes the faults. `allowed_growth_mb`: of a process, from the
 first half of a fault until after it. What was used once stays, as the server's allocator keeps
-freed memory: a process holds what its largest requests at one time took, and one body may have
-16 MiB. A leak of 1 KiB a request would be more in a soak, in which some 100,000 are answered."""
+freed memory: a process holds what its largest requests at one time took, one body may have 16 MiB,
+and how many come together is chance. A process answers some 15,000 requests of a soak, so that a
+leak of 8 KiB each would be more."""
 SLACK_S = 2.0
 """For a slow client's end, beyond the limits: a busy machine is late."""
 
@@ -105,26 +107,26 @@ def run_cell(cell: Cell) -> dict[str, Any]:
 
 
 def measure(world: World, fault: Fault, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Do one thing to a server while clients ask, for `duration_s` in all.
+    """Do one thing to a server while clients ask.
 
     Args:
         world: The server, which is whole again afterwards unless the fault ends it.
         fault: What is done.
-        options: `duration_s`, `per_s` and those of the fault.
+        options: `duration_s` of the fault, `calm_s` before it and after it, `per_s` of the clients,
+            and those of the fault.
     """
-    duration_s = options["duration_s"]
     restarts = _restarts(world)
     with Memory(world) as memory, Clients(world, per_s=options["per_s"]) as clients:
         clients.wait_for_right(20)
         start_s = time.monotonic()
-        time.sleep(0.25 * duration_s)
+        time.sleep(options["calm_s"])
         begin_s = time.monotonic()
-        found = fault(world, begin_s + 0.5 * duration_s, options)
+        found = fault(world, begin_s + options["duration_s"], options)
         end_s = time.monotonic()
         is_over = world.server.process.poll() is not None
         if not is_over:
             found["right_again_s"] = clients.wait_for_right(1, since_s=end_s) - end_s
-            time.sleep(0.25 * duration_s)
+            time.sleep(options["calm_s"])
         stop_s = time.monotonic()
     answers = clients.answers()
     found |= {
@@ -214,25 +216,26 @@ def summarise(rows: Sequence[Row]) -> dict[str, Any]:
 
 
 def mix(world: World, until_s: float, options: Mapping[str, Any]) -> Measured:
-    """Kill processes first, then do all the other things by turns, the same bodies each time."""
+    """Kill processes first, then do all the other things by turns."""
     given_s = until_s - time.monotonic()
     found: Measured = {"rounds": 0, "restarts_expected": 0, "violations": [], "faults": {}}
     for name in ("front_end_killed", "compute_killed"):
         found["faults"][name] = FAULTS[name](world, time.monotonic(), options)
         found["restarts_expected"] += found["faults"][name]["restarts_expected"]
         found |= {k: v for k, v in found["faults"][name].items() if k == "outage_s"}
-    found["settled_s"] = time.monotonic()
-    until_s = found["settled_s"] + given_s
+    until_s = time.monotonic() + given_s
     turn_s = max(2.0, given_s / 30)
     while time.monotonic() < until_s:
         for name in LASTING:
-            until = time.monotonic() + turn_s
-            one = FAULTS[name](world, until, {**options, "hostile": 1500, "again": True})
+            of_turn = {"hostile": 1500, "again": True, "seed": options["seed"] + found["rounds"]}
+            one = FAULTS[name](world, time.monotonic() + turn_s, {**options, **of_turn})
             found["faults"][name] = one
             one.pop("settled_s", None)
             found["restarts_expected"] += one["restarts_expected"]
             found["violations"] += one.get("violations", [])
         found["rounds"] += 1
+        # The first round's largest requests are what processes hold from then on.
+        found.setdefault("settled_s", time.monotonic())
     return found
 
 

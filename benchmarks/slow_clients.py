@@ -54,7 +54,7 @@ def send_slowly(world: World, until_s: float, options: Mapping[str, Any]) -> Mea
     """Keep many slow connections open; each that is closed is replaced by another one."""
     head = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\n"
     head += f"Content-Type: {wire.CONTENT_TYPE}\r\nAccept: application/json\r\n".encode()
-    body, wide = packed(world), packed(world, count=2 * MANY)
+    body, wide = packed(world), packed(world, count=MANY)
     sized = head + f"Content-Length: {len(body)}\r\n\r\n".encode()
     whole = head + f"Content-Length: {len(wide)}\r\n\r\n".encode() + wide
     # What comes at once, and what then comes byte by byte.
