@@ -4,8 +4,7 @@ Quality: RankMixer over 12 tokens, of which 6, 8 or 9 are the user's; as it is, 
 separated with compensation; trained on one log grouped by request and evaluated on 500,000 rows of
 another. The three of one ratio and seed are compared on the same test rows. One epoch leaves all of
 them far from the truth's AUC, so `long` cells train three, the rate falling to zero; `slow` cells
-do so from a third of the rate, since at the full one compensation lowers the AUC on the training
-rows as much as on the test rows: it does not learn too much, it learns too fast.
+do so from a third of the rate, to see whether compensation learns too fast at the full one.
 
 Latency: 500 candidates scored by the plain network and by the hoisted separated one, in turns, and
 their blocks' FLOPs beside the law T_G / T.

@@ -1,7 +1,7 @@
 """Run files: strict typed configs, YAML, overrides, and names that find classes."""
 
 from rankloom.config.base import Config
-from rankloom.config.load import apply_overrides, parse_yaml, read_yaml
+from rankloom.config.load import apply_overrides, load_config, parse_yaml, read_yaml
 from rankloom.config.problems import validation_problems
 from rankloom.config.registry import ArchitectureSpec, Choice, ChoiceOf, OneOf, resolve
 
@@ -12,6 +12,7 @@ __all__ = [
     "Config",
     "OneOf",
     "apply_overrides",
+    "load_config",
     "parse_yaml",
     "read_yaml",
     "resolve",

@@ -5,11 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
+from pydantic import ValidationError
 
-from rankloom.errors import ConfigError
+from rankloom.config.base import Config
+from rankloom.config.problems import validation_problems
+from rankloom.errors import ConfigError, join_problems
+
+C = TypeVar("C", bound=Config)
 
 MAX_BYTES = 4 * 2**20
 
@@ -111,6 +116,32 @@ def apply_overrides(
         else:
             target[last] = _copy(value) if isinstance(value, dict) else value
     return result
+
+
+def load_config(
+    kind: type[C],
+    source: Path | None,
+    overrides: Mapping[str, Any] | Iterable[str] = (),
+    *,
+    where: str,
+) -> C:
+    """Read and check a config that has defaults for everything.
+
+    Args:
+        kind: Of the config.
+        source: A YAML file; without one, all defaults.
+        overrides: `{"rows.train": 10_000}`, or texts `rows.train=10000`.
+        where: What errors call it where there is no file.
+
+    Raises:
+        ConfigError: With every mistake at once.
+    """
+    values = apply_overrides({} if source is None else read_yaml(source), overrides)
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        problems = validation_problems(error)
+        raise ConfigError(join_problems(problems, where=str(source or where))) from None
 
 
 def _is_extended(old: object, new: object) -> bool:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from rankloom.config import Config, apply_overrides, read_yaml, validation_problems
-from rankloom.errors import ConfigError, join_problems
+from rankloom.config import Config, load_config
 from rankloom.serving.front.config import FrontConfig
 from rankloom.serving.scheduling.config import SchedulerConfig
 from rankloom.serving.store.config import StoreConfig
@@ -65,12 +64,7 @@ def load_serve_config(
     Raises:
         ConfigError: With every mistake at once.
     """
-    values = apply_overrides({} if source is None else read_yaml(source), overrides)
-    try:
-        return ServeConfig.model_validate(values)
-    except ValidationError as error:
-        where = "server" if source is None else str(source)
-        raise ConfigError(join_problems(validation_problems(error), where=where)) from None
+    return load_config(ServeConfig, source, overrides, where="server")
 
 
 class ComputeSettings(Config):

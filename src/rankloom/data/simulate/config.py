@@ -12,13 +12,11 @@ from pydantic import (
     NonNegativeInt,
     PositiveFloat,
     PositiveInt,
-    ValidationError,
     model_validator,
 )
 
-from rankloom.config import Config, apply_overrides, read_yaml, validation_problems
+from rankloom.config import Config, load_config
 from rankloom.config.problems import problem
-from rankloom.errors import ConfigError, join_problems
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Rate = Annotated[float, Field(gt=0, lt=1)]
@@ -193,10 +191,4 @@ def load_simulation(
     Raises:
         ConfigError: With every mistake at once.
     """
-    values = apply_overrides({} if source is None else read_yaml(source), overrides)
-    try:
-        return SimulationConfig.model_validate(values)
-    except ValidationError as error:
-        problems = validation_problems(error)
-        where = "simulation" if source is None else str(source)
-        raise ConfigError(join_problems(problems, where=where)) from None
+    return load_config(SimulationConfig, source, overrides, where="simulation")
