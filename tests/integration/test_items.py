@@ -11,7 +11,7 @@ from tests.integration.failing_commands import FailingCommands
 from tests.integration.small import command, small_train, small_values
 
 from rankloom.api import evaluating
-from rankloom.data.plain_values import as_list
+from rankloom.data.plain_lists import as_list
 from rankloom.serving.store.items import ItemStore
 from rankloom.training import trainer
 

@@ -146,6 +146,55 @@ def test_a_killed_compute_process_is_started_anew(
     assert not load.errors
 
 
+def wait_for_both(running: Server, ready: int) -> None:
+    """Wait until two front ends say by this status whether they are ready."""
+    until_s = time.monotonic() + 30
+    # Whichever takes a connection answers.
+    while {running.ask("GET", "/health/ready")[0] for _ in range(20)} != {ready}:
+        assert time.monotonic() < until_s
+        time.sleep(0.05)
+
+
+def test_a_stalled_compute_process_is_noticed(artifacts: dict[str, Path], running: Server) -> None:
+    request = golden_requests(artifacts["separated"])[0]
+    wait_for_both(running, 200)
+    stalled = running.children()["compute"]
+    os.kill(stalled, signal.SIGSTOP)
+    try:
+        began_s = time.monotonic()
+        status, found = running.rank(request, deadline_ms=500)
+        assert (status, found["code"]) == (504, "deadline")
+        assert 0.5 < time.monotonic() - began_s < 5.0
+        wait_for_both(running, 503)
+        status, found = running.rank(request)
+        assert (status, found["code"]) == (503, "not_ready")
+    finally:
+        os.kill(stalled, signal.SIGCONT)
+    wait_for_both(running, 200)
+    assert running.rank(request)[0] == 200
+    assert running.children()["compute"] == stalled
+
+
+def test_an_explanation_takes_no_room_from_users(
+    artifacts: dict[str, Path], running: Server
+) -> None:
+    def num_states() -> str:
+        text = running.ask("GET", "/metrics")[1]
+        return next(
+            one for one in text.splitlines() if one.startswith("rankloom_user_cache_entries")
+        )
+
+    wait_for_both(running, 200)
+    request = golden_requests(artifacts["separated"])[0]
+    assert running.rank(request)[0] == 200
+    before = num_states()
+    given = {name: request[name] for name in ("user", "context", "candidates")}
+    status, found = running.ask("POST", "/v1/explain?by=features", given)
+    assert status == 200
+    assert any(one["name"] == "age" for one in found["changes"])  # a value of the user's
+    assert num_states() == before
+
+
 def test_an_artifact_is_swapped_under_load_and_a_bad_one_refused(
     artifacts: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -227,12 +276,33 @@ def test_no_accepted_request_is_lost_at_the_end(artifacts: dict[str, Path], tmp_
 def test_children_end_with_a_killed_supervisor(artifacts: dict[str, Path], tmp_path: Path) -> None:
     with server(artifacts["separated"], tmp_path) as one:
         pids = one.children()
+        line = Path(f"/proc/{pids['compute']}/cmdline").read_text()
+        folder = Path(json.loads(line.split("\0")[-2])["metrics"])
         one.process.kill()
         one.process.wait()
         until_s = time.monotonic() + 30
         while any(map(is_running, pids.values())):
             assert time.monotonic() < until_s
             time.sleep(0.05)
+    # What it left in memory goes with the next one, whatever becomes of that.
+    assert folder.is_dir()
+    run_rankloom("serve", tmp_path / "nothing", cwd=tmp_path)
+    assert not folder.exists()
+
+
+def test_front_ends_are_told_how_long_to_drain(artifacts: dict[str, Path], tmp_path: Path) -> None:
+    options = ("--set", "drain_s=1", "--set", "page=false", "--set", "front_ends=1")
+    with server(artifacts["separated"], tmp_path, *options) as one:
+        assert one.ask("GET", "/")[0] == 404
+        connection = HTTPConnection("127.0.0.1", one.port, timeout=30)
+        connection.putrequest("POST", "/v1/rank")
+        connection.putheader("Content-Length", "100")
+        connection.endheaders(b"{")
+        time.sleep(0.5)
+        one.process.send_signal(signal.SIGTERM)
+        assert connection.getresponse().status == 503
+        connection.close()
+        assert one.process.wait(60) == 0
 
 
 def test_what_cannot_be_served_is_said(artifacts: dict[str, Path], tmp_path: Path) -> None:
@@ -248,3 +318,6 @@ def test_what_cannot_be_served_is_said(artifacts: dict[str, Path], tmp_path: Pat
     done = run_rankloom("serve", artifacts["din"], "--set", "cach_bytes=1", cwd=tmp_path)
     assert done.returncode == 2
     assert "Did you mean 'cache_bytes'" in done.stderr
+    done = run_rankloom("serve", artifacts["din"], "--set", "front.times.drain_s=5", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "front.times.drain_s" in done.stderr

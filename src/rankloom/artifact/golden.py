@@ -37,6 +37,19 @@ class GoldenRequest:
     scores: Mapping[str, Sequence[float]]
     """Task -> (N,)."""
 
+    @property
+    def num_candidates(self) -> int:
+        """N."""
+        return len(next(iter(self.candidates.values())))
+
+    def of_size(self, size: int) -> GoldenRequest:
+        """Give a request of so many candidates, these over and over; its scores are not known."""
+        places = [place % self.num_candidates for place in range(size)]
+        candidates = {
+            name: [column[place] for place in places] for name, column in self.candidates.items()
+        }
+        return GoldenRequest(self.user, candidates, self.context, {})
+
     def given(self) -> dict[str, dict[str, Any]]:
         """Give user, context and candidates as plain values, as a client sends them."""
         return {

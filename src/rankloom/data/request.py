@@ -21,7 +21,8 @@ from rankloom.data.columns import Array, Block, Column, Ints, Key, Lists, Plain
 from rankloom.data.event_times import age_newest, gaps, newest, runs_backwards
 from rankloom.data.id_rows import ways_of
 from rankloom.data.key_index import KeyIndex
-from rankloom.data.plain_values import PlainColumn, is_list, shown
+from rankloom.data.plain_lists import is_list, shown
+from rankloom.data.plain_values import PlainColumn
 from rankloom.errors import DataError, did_you_mean, join_problems
 from rankloom.schema import (
     DenseFeature,
@@ -74,7 +75,7 @@ class RequestDecoder:
             for name, one in schema.training_only.items()
             if one.training_only is not None
         }
-        read = self.columns()
+        self._columns = read = self.columns()
         refused = [(name, schema.features[name]) for name in self._defaults]
         self._refused = [
             (PLACES[one.side], one.column or name, self._defaults[name])
@@ -116,7 +117,7 @@ class RequestDecoder:
                 training-only feature's column is given; all such at once. What no feature reads is
                 ignored.
         """
-        values = _Request(user, candidates, context, read=self.columns()["candidates"])
+        values = _Request(user, candidates, context, read=self._columns["candidates"])
         requests: dict[Key, Column] = {}
         rows: dict[Key, Column] = {}
         problems = [*values.problems, *self._not_asked_for(values)]
@@ -331,9 +332,9 @@ class _Request:
         """List the columns that are missing, a line each."""
         problems = []
         for places, name in reads:
-            given = [self._places[place] for place in places]
-            if any(name in one for one in given):
+            if any(name in self._places[place] for place in places):
                 continue
+            given = [self._places[place] for place in places]
             at = f" in candidate {self._lacking[name]}" if name in self._lacking else ""
             names = [one for place in given for one in place if isinstance(one, str)]
             problems.append(
@@ -344,7 +345,9 @@ class _Request:
 
     def column(self, places: tuple[str, ...], name: str) -> PlainColumn:
         """Give a column that is not missing."""
-        place = next(one for one in places if name in self._places[one])
+        place = places[0]
+        if len(places) > 1:
+            place = next(one for one in places if name in self._places[one])
         values = self._places[place][name]
         return PlainColumn(name, values if place == "candidates" else [values], place)
 

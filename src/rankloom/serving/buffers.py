@@ -16,7 +16,7 @@ import msgspec
 import numpy as np
 
 from rankloom.data.columns import Array, Ints, offsets_of
-from rankloom.data.plain_values import Ragged
+from rankloom.data.plain_lists import Ragged
 from rankloom.data.texts import Texts
 
 Buffer = Array | Texts | Ragged

@@ -15,9 +15,8 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import cast
 
 import torch
 import uvloop
@@ -27,17 +26,14 @@ from rankloom.errors import DeadlineError, OverloadedError, RankLoomError, Servi
 from rankloom.serving.checking import check_apart
 from rankloom.serving.config import ComputeSettings
 from rankloom.serving.desk import Desk, Outcome, Question, RetiredError, Scores
-from rankloom.serving.engine import Engine
 from rankloom.serving.frames import Frame, FrameBuffer, Kind, encode_frame, unpack_parts
-from rankloom.serving.page.offered import few, groups_of_run
-from rankloom.serving.processes import set_up_log, settings_of_child
+from rankloom.serving.loaded import Loaded, load
+from rankloom.serving.processes import set_up_log, settings_of_child, share_python
 from rankloom.serving.telemetry.metrics import Metrics
 
 logger = logging.getLogger("rankloom.serving")
 OFFER_TIMEOUT_S = 60.0
 """For front ends to get ready for an artifact."""
-SWITCH_INTERVAL_S = 5e-4
-"""Longest that one thread keeps Python from the other: a tenth of Python's own value."""
 CODES: dict[type[ServingError], str] = {
     RetiredError: "retired",
     DeadlineError: "deadline",
@@ -45,37 +41,6 @@ CODES: dict[type[ServingError], str] = {
     ServingError: "internal",
 }
 """Class of an error -> what a front end is told."""
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """An artifact that can be served."""
-
-    engine: Engine
-    folder: Path
-    """Where it stands, links resolved."""
-
-    @property
-    def digest(self) -> str:
-        """Its identity."""
-        return self.engine.digest
-
-    def offer(self, name: str) -> dict[str, Any]:
-        """Say what a front end needs to decode requests for it."""
-        manifest = self.engine.ranker.manifest
-        values = manifest.to_dict()
-        return {
-            "name": name,
-            "digest": self.digest,
-            "folder": str(self.folder),
-            "vocabularies": list(manifest.vocabularies),
-            "features": values["features"],
-            "roles": values["roles"],
-            "tasks": values["tasks"],
-            "unified": values["embedder"]["config"]["unified"],
-            "examples": few([one.given() for one in self.engine.examples]),
-            "groups": groups_of_run(manifest.run),
-        }
 
 
 class Connection(asyncio.Protocol):
@@ -140,6 +105,8 @@ class Connection(asyncio.Protocol):
             key = self._keys.pop(message, None)
             if key is not None:
                 self._server.desk.cancel(key)
+        elif frame.kind is Kind.PING:
+            self.say(Frame(Kind.PONG, self._server.desk.busy_s()))
         elif frame.kind is Kind.LOADED:
             self.ready.add(message)
             self._server.hear_ready(self, message)
@@ -156,6 +123,7 @@ class Connection(asyncio.Protocol):
             user_key=message["user_key"],
             arrived_s=message["arrived_s"],
             deadline_s=message["deadline_s"],
+            keep_state=message["keep_state"],
         )
         answer = self._answer(number)
         try:
@@ -330,15 +298,6 @@ class ComputeServer:
         path.with_suffix(".tmp").replace(path)
 
 
-def load(folder: Path, device: Literal["auto", "cpu", "cuda"]) -> Loaded:
-    """Load an artifact that was verified.
-
-    Raises:
-        ArtifactError: It is damaged, or of another format.
-    """
-    return Loaded(Engine.load(folder, device=device), folder)
-
-
 def _first(settings: ComputeSettings) -> Loaded:
     """Load the artifact; if it is bad, the one that the process before this one served.
 
@@ -379,7 +338,7 @@ def main() -> None:
     """Run as a child of the supervisor."""
     settings = settings_of_child(ComputeSettings)
     set_up_log("compute")
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    share_python()
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     try:

@@ -39,7 +39,10 @@ class ServeConfig(Config):
     cache_bytes: NonNegativeInt = 1 << 30
     """For users' states; 0 keeps none."""
     drain_s: PositiveFloat = 30.0
-    """How long requests under way may take when the server is told to end."""
+    """How long requests under way may take when the server is told to end; what then still runs is
+    answered with 503."""
+    page: bool = True
+    """Whether there is a page for people at `/`."""
     front: FrontConfig = FrontConfig()
     """Limits, times, token, TLS, formula of the blended score."""
     scheduling: SchedulerConfig = SchedulerConfig()
@@ -101,6 +104,10 @@ class FrontSettings(Config):
     """Folder of the server's metrics."""
     front: FrontConfig = FrontConfig()
     """Limits and times."""
+    drain_s: PositiveFloat = 30.0
+    """How long requests under way may take at the end."""
+    page: bool = True
+    """Whether there is a page for people."""
     store: StoreConfig | None = None
     """Where features are looked up."""
     access_log: AccessLogConfig | None = None

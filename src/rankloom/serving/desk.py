@@ -52,6 +52,8 @@ class Question:
     """When it came in, on the clock of `time.monotonic`."""
     deadline_s: float
     """When its answer must be with the client."""
+    keep_state: bool = True
+    """Whether its user's state may take a place in the cache."""
 
 
 @dataclass(frozen=True)
@@ -123,10 +125,13 @@ class Desk:
         self._waiting_for_user: dict[Hashable, list[_Pending]] = {}
         self._keys = itertools.count(1)
         self._is_stopping = False
+        self._began_s: float | None = None
 
     def add(self, engine: Engine) -> None:
         """Answer questions about an artifact too, before or after it is the one that is served."""
         with self._changed:
+            if not self._generations:
+                self._scheduler.costs.begin_with(engine.timings)
             states: UserStates[UserState] = UserStates(self._cache_bytes)
             self._generations.setdefault(engine.digest, _Generation(engine, states))
             self._offered = engine.digest
@@ -171,13 +176,18 @@ class Desk:
             self._is_stopping = True
             self._changed.notify()
 
+    def busy_s(self) -> float:
+        """Give the seconds since the present work began, or 0 while there is none."""
+        began_s = self._began_s
+        return 0.0 if began_s is None else time.monotonic() - began_s
+
     def run(self) -> None:
         """Compute until `stop` is called and nothing waits."""
         while True:
             work, mine = self._next()
             if work is None:
                 return
-            began_s = time.monotonic()
+            began_s = self._began_s = time.monotonic()
             try:
                 found = self._compute(work, mine)
             except Exception:
@@ -185,6 +195,7 @@ class Desk:
                 self._fail(work)
             else:
                 self._finish(work, mine, found, time.monotonic() - began_s)
+            self._began_s = None
 
     def _admit(
         self, key: int, question: Question, answer: Callable[[Outcome], None]
@@ -277,16 +288,18 @@ class Desk:
             one.answer(self._scores(one, now))
 
     def _keep(self, one: _Pending, state: UserState, seconds: float) -> None:
-        """Keep a user's state, and give it to all that wait for it."""
+        """Keep a user's state if anyone wants that, and give it to all that wait for it."""
         states = one.generation.states
         evictions = states.counts.evictions
-        states.put(one.question.user_key, state)
+        together = self._waiting_for_user.pop(one.user_key, [])
+        if any(each.question.keep_state for each in (one, *together)):
+            states.put(one.question.user_key, state)
         self._metrics.set_user_cache(
             entries=len(states),
             num_bytes=states.num_bytes,
             evictions=states.counts.evictions - evictions,
         )
-        for waiting in self._waiting_for_user.pop(one.user_key, []):
+        for waiting in together:
             waiting.state, waiting.user_s = state, seconds
             waiting.began_s = waiting.began_s or time.monotonic()
 

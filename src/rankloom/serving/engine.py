@@ -10,6 +10,7 @@ Shapes: R requests, B rows, N candidates.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -30,9 +31,14 @@ from rankloom.data.tensors import to_batch
 from rankloom.hoist.capture import CROSSINGS
 from rankloom.schema import Rate
 from rankloom.serving.parts import Parts, take_apart
+from rankloom.serving.scheduling.work import Timing
 
 Tensors = Mapping[str, Tensor]
 _DEFAULT_MULTIPLE = 8
+MEASURED_SIZES = (8, 64, 512)
+"""Candidates of requests that are timed when an artifact is loaded."""
+MEASURED_TURNS, MEASURED_S = 4, 2.0
+"""How often, and in how much time, whichever is over first."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +92,8 @@ class Engine:
         examples: Sequence[GoldenRequest],
     ) -> None:
         self.ranker, self.examples = ranker, tuple(examples)
+        self.timings: tuple[Timing, ...] = ()
+        """What work takes here, measured when it was loaded."""
         self.schema = ranker.schema
         self._request_dims = dict(request_dims)
         programs = ranker.programs
@@ -121,13 +129,41 @@ class Engine:
             longer = [d for d, size in enumerate(two[name].shape) if size == 2 * value.shape[d]]
             dims[name] = longer[0] if len(longer) == 1 and value.shape[longer[0]] == 1 else None
         engine = cls(ranker, dims, [request for request, _ in golden])
-        for request, _ in golden:
-            # What is slow the first time is done before anybody waits for it.
-            decoded = ranker.decoder.decode_block(request.user, request.candidates, request.context)
-            parts = take_apart(decoded, engine.schema)
-            prepared = engine.prepare(parts, engine.user_state(parts))
-            engine.logits([Slice(prepared, 0, prepared.num_rows)])
+        # What is slow the first time is done before anybody waits for it.
+        for request in engine.examples:
+            engine.time(request)
+        engine.timings = tuple(engine.measure())
         return engine
+
+    def measure(self) -> list[Timing]:
+        """Time requests of several sizes, made of the longest example's candidates."""
+        example = max(self.examples, key=lambda one: one.num_candidates)
+        requests = [example.of_size(size) for size in MEASURED_SIZES]
+        timings: list[Timing] = []
+        # In turns, so that a disturbance does not look like the cost of one size.
+        for _ in range(MEASURED_TURNS):
+            for one in requests:
+                timings += self.time(one)
+            if sum(one.seconds for one in timings) > MEASURED_S:
+                break
+        return timings
+
+    def time(self, request: GoldenRequest) -> list[Timing]:
+        """Score a request, and give what its user's state and its candidates took."""
+        decoded = self.ranker.decoder.decode_block(
+            request.user, request.candidates, request.context
+        )
+        parts = take_apart(decoded, self.schema)
+        began_s = time.monotonic()
+        state = self.user_state(parts)
+        between_s = time.monotonic()
+        prepared = self.prepare(parts, state)
+        self.logits([Slice(prepared, 0, prepared.num_rows)])
+        ended_s = time.monotonic()
+        return [
+            Timing(parts.num_events, 0, between_s - began_s),
+            Timing(parts.num_events, parts.num_rows, ended_s - between_s),
+        ]
 
     @property
     def digest(self) -> str:

@@ -48,6 +48,10 @@ class Kind(IntEnum):
     """Compute: its scores."""
     FAILED = 7
     """Compute: why there are none."""
+    PING = 8
+    """Front end: does it go on?"""
+    PONG = 9
+    """Compute: seconds since what it computes at present began, or 0."""
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from rankloom.serving.front.run import uvicorn_config
 from rankloom.serving.kserve import kserve_routes
 from rankloom.serving.observed import ObservedBackend, Observer
 from rankloom.serving.page.routes import page_routes
-from rankloom.serving.processes import ready_file, set_up_log, settings_of_child
+from rankloom.serving.processes import ready_file, set_up_log, settings_of_child, share_python
 from rankloom.serving.remote import Remote
 from rankloom.serving.telemetry.access_log import AccessLog
 from rankloom.serving.telemetry.metrics import Metrics
@@ -80,12 +80,15 @@ def build(settings: FrontSettings) -> Starlette:
             if log is not None:
                 await asyncio.to_thread(log.close)
 
+    page = []
+    if settings.page:
+        page = page_routes(remote, snapshot=metrics.snapshot, limits=settings.front.limits)
     app = make_app(
         backend,
         settings.front,
         extra_routes=[
             *kserve_routes(backend, settings.front.limits, stored=remote.filled),
-            *page_routes(remote, snapshot=metrics.snapshot, limits=settings.front.limits),
+            *page,
             Route("/metrics", show_metrics, methods=["GET"]),
         ],
         extra_middleware=[Middleware(Observer, metrics=metrics, log=access_log)],
@@ -102,8 +105,9 @@ def main() -> None:
     """Run as a child of the supervisor."""
     settings = settings_of_child(FrontSettings)
     set_up_log(f"front-{settings.number}")
+    share_python()
     try:
-        config = uvicorn_config(build(settings), settings.front)
+        config = uvicorn_config(build(settings), settings.front, drain_s=settings.drain_s)
     except RankLoomError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(2)

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rankloom.data.plain_values import Ragged, is_list, shown
+from rankloom.data.plain_lists import Ragged, is_list, shown
 from rankloom.errors import RequestError, did_you_mean, join_problems
-from rankloom.serving.request import Limits, RankRequest
+from rankloom.serving.request import RankRequest
+
+if TYPE_CHECKING:
+    # The client, which imports this file, needs no configs.
+    from rankloom.serving.limits import Limits
 
 MEMBERS = ("user", "candidates", "context", "deadline_ms", "top_k", "id")
 MAX_DEADLINE_MS = 86_400_000
@@ -25,6 +29,7 @@ MAX_DEADLINE_MS = 86_400_000
 MAX_ID_LENGTH = 128
 _MAX_PROBLEMS = 20
 _MAX_SHOWN = 5
+_SHORT = 64
 
 
 def requests_of(body: object, limits: Limits) -> list[RankRequest]:
@@ -231,11 +236,21 @@ def _check_nesting(body: object, depth: int) -> None:
             )
         # A list may hold arrays, and their sum may overflow.
         with np.errstate(all="ignore"):
-            level = [inner for one in level if one for inner in _holders(one)]
+            level = _inner(level)
     if level:
         raise RequestError(
             f"body: lists and mappings are more than {depth} deep. Got more. Flatten it."
         )
+
+
+def _inner(level: list[Any]) -> list[Any]:
+    """Give the lists and mappings that stand directly in some."""
+    # Short ones are looked at together: there may be some for each candidate.
+    short = [one.values() if type(one) is dict else one for one in level if len(one) < _SHORT]
+    found = []
+    if not {dict, list}.isdisjoint(map(type, chain.from_iterable(short))):
+        found = [one for one in chain.from_iterable(short) if type(one) in {dict, list}]
+    return found + [inner for one in level if len(one) >= _SHORT for inner in _holders(one)]
 
 
 def _holders(given: Any) -> list[Any]:

@@ -16,6 +16,8 @@ from typing import TypeVar
 
 from rankloom.config import Config
 
+SWITCH_INTERVAL_S = 5e-4
+"""Longest that one thread keeps Python from the other: a tenth of Python's own value."""
 C = TypeVar("C", bound=Config)
 
 
@@ -43,6 +45,11 @@ def set_up_log(process: str) -> None:
         format=f"%(asctime)s {process} %(levelname)s %(message)s", level=logging.WARNING
     )
     logging.getLogger("rankloom").setLevel(logging.INFO)
+
+
+def share_python() -> None:
+    """Let a long computation in one thread hold up the others, such as the event loop, little."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 def _end_with_parent(fd: int) -> None:

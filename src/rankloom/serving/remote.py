@@ -14,91 +14,44 @@ import itertools
 import logging
 import time
 from collections.abc import Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import TypeAdapter
 
-from rankloom.artifact.vocabularies import read_indexes
-from rankloom.data.request import RequestDecoder
 from rankloom.errors import (
-    DataError,
     DeadlineError,
     OverloadedError,
     RankLoomError,
-    RequestError,
     ServingError,
 )
-from rankloom.schema import AnyFeature, AnyTask, Roles, Schema, UnifiedConfig
+from rankloom.serving.aside import LARGE_CANDIDATES, aside
+from rankloom.serving.decoding import Decoding
 from rankloom.serving.frames import Frame, FrameBuffer, Kind, encode_frame, pack_parts
-from rankloom.serving.front.blend import Blend, order_of
-from rankloom.serving.parts import take_apart, user_key
+from rankloom.serving.front.blend import order_of
 from rankloom.serving.request import RankRequest, RankResult, Served
 from rankloom.serving.store.config import StoreConfig
 from rankloom.serving.store.door import DoorCounts, FeatureDoor
 from rankloom.serving.telemetry.metrics import Metrics
-from rankloom.serving.telemetry.oov import oov_counts
 from rankloom.serving.telemetry.request_log import RequestLog
 
 logger = logging.getLogger("rankloom.serving")
-VOCABULARIES = "vocabularies.safetensors"
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.05, 1.0
 CLOSE_AFTER_S = 10.0
+GRACE_S = 1.0
+"""How long after its deadline a request is waited for: the compute process itself refuses what is
+late, unless it does not go on at all."""
+PING_EVERY_S = 1.0
+STALLED_AFTER_S = 5.0
+"""Nothing is served while the compute process has not gone on for so long."""
 _ERRORS: dict[str, type[ServingError]] = {
     "deadline": DeadlineError,
     "overloaded": OverloadedError,
     "internal": ServingError,
 }
-_Features = TypeAdapter(dict[str, AnyFeature])
-_Tasks = TypeAdapter(dict[str, AnyTask])
-
-
-@dataclass(frozen=True)
-class Decoding:
-    """What decodes requests for an artifact."""
-
-    served: Served
-    decoder: RequestDecoder
-    blend: Blend
-    door: FeatureDoor | None
-    """Fills in what clients do not send."""
-    examples: tuple[RankRequest, ...]
-    """With values of the training log's types."""
-    groups: Mapping[str, Sequence[str]]
-    """Group -> features, where the artifact has such."""
-
-    @classmethod
-    def of(
-        cls, offer: Mapping[str, Any], formula: str | None, store: StoreConfig | None
-    ) -> Decoding:
-        """Make it from what the compute process says of an artifact.
-
-        Args:
-            offer: What it says.
-            formula: Of the blended score.
-            store: Where features are looked up.
-
-        Raises:
-            RankLoomError: Its vocabularies are damaged, the formula names other tasks, or the
-                store's items do not fit.
-        """
-        unified = offer["unified"]
-        schema = Schema(
-            _Features.validate_python(offer["features"]),
-            roles=Roles.model_validate(offer["roles"]),
-            tasks=_Tasks.validate_python(offer["tasks"]),
-            unified=None if unified is None else UnifiedConfig.model_validate(unified),
-        )
-        indexes = read_indexes(Path(offer["folder"]) / VOCABULARIES, offer["vocabularies"])
-        decoder = RequestDecoder(schema, indexes)
-        served = Served(offer["name"], offer["digest"], schema, decoder.columns())
-        blend = Blend(formula, list(schema.tasks))
-        door = None if store is None else FeatureDoor.open(store, schema, indexes)
-        examples = tuple(RankRequest(**one) for one in offer["examples"])
-        return cls(served, decoder, blend, door, examples, offer["groups"])
 
 
 class _Answer(NamedTuple):
@@ -146,6 +99,8 @@ class Remote(asyncio.Protocol):
         self._counted = DoorCounts()
         self._current: Decoding | None = None
         self._transport: asyncio.Transport | None = None
+        self._alive_s = 0.0
+        """When the compute process last went on."""
         self._lost = asyncio.Event()
         self.has_begun = asyncio.Event()
         """Set once something is served."""
@@ -168,10 +123,22 @@ class Remote(asyncio.Protocol):
                 continue
             wait_s = FIRST_WAIT_S
             try:
-                await self._lost.wait()
+                await self._ping()
             finally:
                 if self._transport is not None:
                     self._transport.close()
+
+    async def _ping(self) -> None:
+        """Ask for signs of life until the connection is lost."""
+        while not self._lost.is_set():
+            self._say(Frame(Kind.PING, None))
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), PING_EVERY_S)
+
+    def _ready(self) -> Decoding | None:
+        """Give what is served, if the compute process goes on."""
+        is_stalled = time.monotonic() - self._alive_s > STALLED_AFTER_S
+        return None if self._transport is None or is_stalled else self._current
 
     def filled(self, _served: Served) -> list[str]:
         """List what clients need not send, such as `user/age`."""
@@ -180,7 +147,8 @@ class Remote(asyncio.Protocol):
 
     def served(self) -> Served | None:
         """Give what is served, or none as long as nothing is."""
-        return None if self._current is None else self._current.served
+        ready = self._ready()
+        return None if ready is None else ready.served
 
     def examples(self) -> Sequence[RankRequest]:
         """Give some golden requests of what is served."""
@@ -204,20 +172,29 @@ class Remote(asyncio.Protocol):
         """Rank one request's candidates; see `Backend`."""
         return await self._answer(request, self._log)
 
-    async def try_out(self, request: RankRequest) -> RankResult:
-        """Rank as `rank` does, and keep the request out of the log that models are trained on."""
-        return await self._answer(request, None)
+    async def try_out(self, request: RankRequest, *, keep_state: bool) -> RankResult:
+        """Rank as `rank` does, and keep the request out of the log that models are trained on.
 
-    async def _answer(self, request: RankRequest, log: RequestLog | None) -> RankResult:
+        Args:
+            request: What to rank.
+            keep_state: Whether the user's state may take a place in the cache.
+        """
+        return await self._answer(request, None, keep_state=keep_state)
+
+    async def _answer(
+        self, request: RankRequest, log: RequestLog | None, *, keep_state: bool = True
+    ) -> RankResult:
         arrived_s = time.monotonic()
         budget_ms = self._deadline_ms if request.deadline_ms is None else request.deadline_ms
         deadline_s = arrived_s + budget_ms / 1e3
         while True:
-            current = self._current
-            if current is None or self._transport is None:
+            current = self._ready()
+            if current is None:
                 raise OverloadedError("server: nothing is served at the moment. Ask again later.")
             with contextlib.suppress(_Retired):
-                request, result = await self._rank(request, current, arrived_s, deadline_s)
+                request, result = await self._rank(
+                    request, current, arrived_s, deadline_s, keep_state=keep_state
+                )
                 if log is not None:
                     log.write(request, result)
                 return result
@@ -225,33 +202,46 @@ class Remote(asyncio.Protocol):
             await asyncio.sleep(0.001)
 
     async def _rank(
-        self, request: RankRequest, current: Decoding, arrived_s: float, deadline_s: float
+        self,
+        request: RankRequest,
+        current: Decoding,
+        arrived_s: float,
+        deadline_s: float,
+        *,
+        keep_state: bool,
     ) -> tuple[RankRequest, RankResult]:
         """Give the request with what a store had of it, and its result."""
         if current.door is not None:
             request = await self._filled(request, current.door)
-        try:
-            block = current.decoder.decode_block(request.user, request.candidates, request.context)
-        except DataError as error:
-            raise RequestError(str(error)) from None
-        parts = take_apart(block, current.served.schema)
-        self._metrics.count_oov(oov_counts(block, current.served.schema))
-        layout, arrays = pack_parts(parts)
+        decoded = await aside(
+            partial(current.decode, request), is_large=request.num_candidates > LARGE_CANDIDATES
+        )
+        if self._transport is None:
+            raise _ended()
+        self._metrics.count_oov(decoded.oov)
+        layout, arrays = pack_parts(decoded.parts)
         number = next(self._numbers)
         message = {
             "number": number,
             "digest": current.served.digest,
             "arrived_s": arrived_s,
             "deadline_s": deadline_s,
-            "user_key": user_key(parts),
-            "num_rows": parts.num_rows,
+            "user_key": decoded.user_key,
+            "keep_state": keep_state,
+            "num_rows": decoded.parts.num_rows,
             "layout": layout,
         }
         decoded_s = time.monotonic()
         future = self._waiting[number] = asyncio.get_running_loop().create_future()
         self._say(Frame(Kind.RANK, message, arrays))
         try:
-            answer = await future
+            async with asyncio.timeout(deadline_s + GRACE_S - decoded_s):
+                answer = await future
+        except TimeoutError:
+            self._say(Frame(Kind.CANCEL, number))
+            raise DeadlineError(
+                "server: the process that computes did not answer in time. Ask again."
+            ) from None
         except asyncio.CancelledError:
             self._say(Frame(Kind.CANCEL, number))
             raise
@@ -296,6 +286,7 @@ class Remote(asyncio.Protocol):
         """Begin to talk."""
         # uvloop's transports are none by inheritance.
         self._transport = cast("asyncio.Transport", transport)
+        self._alive_s = time.monotonic()
 
     def data_received(self, data: bytes) -> None:
         """Hear what the compute process says."""
@@ -310,11 +301,7 @@ class Remote(asyncio.Protocol):
         self._decodings.clear()
         for future in self._waiting.values():
             if not future.done():
-                future.set_exception(
-                    OverloadedError(
-                        "server: the process that computes has ended. Ask again: another begins."
-                    )
-                )
+                future.set_exception(_ended())
         self._lost.set()
 
     def _say(self, frame: Frame) -> None:
@@ -330,6 +317,8 @@ class Remote(asyncio.Protocol):
             kind = _ERRORS.get(message["code"])
             error = _Retired() if kind is None else kind(message["detail"])
             self._settle(message, error)
+        elif frame.kind is Kind.PONG:
+            self._alive_s = time.monotonic() - message
         elif frame.kind is Kind.OFFER:
             self._do(self._get_ready(message))
         elif frame.kind is Kind.SERVE:
@@ -374,6 +363,12 @@ async def _close_later(door: FeatureDoor) -> None:
     # Requests that were decoded for the artifact before may still ask it.
     await asyncio.sleep(CLOSE_AFTER_S)
     await door.close()
+
+
+def _ended() -> OverloadedError:
+    return OverloadedError(
+        "server: the process that computes has ended. Ask again: another begins."
+    )
 
 
 def _user_errors(counts: DoorCounts) -> int:

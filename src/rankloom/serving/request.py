@@ -7,32 +7,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rankloom.config import Config
-from rankloom.schema import Schema
+if TYPE_CHECKING:
+    # Clients import this file, and have no use for what reads configs.
+    from rankloom.schema import Schema
+
 
 Given = Mapping[str, Any]
 """Column of the log -> value; of candidates: column -> N values."""
 Floats = npt.NDArray[np.float64]
-
-
-class Limits(Config):
-    """What one client may ask for. Beyond it a request is refused before it costs anything."""
-
-    body_bytes: int = 16 << 20
-    """Of one HTTP body, as it is sent."""
-    requests: int = 64
-    """Users of one body."""
-    candidates: int = 10_000
-    """Of one user."""
-    events: int = 100_000
-    """Values of one user's or context's column, such as its history."""
-    depth: int = 8
-    """Lists and mappings inside each other."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +38,14 @@ class RankRequest:
     """How many of the best `order` names; else all."""
     id: str = ""
     """The client's name for it; given back."""
+
+    @property
+    def num_candidates(self) -> int:
+        """N, as far as it is told before the request is decoded."""
+        given = self.candidates
+        if isinstance(given, Mapping):
+            return max(map(len, given.values()), default=0)
+        return len(given)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,11 +10,9 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,6 +23,7 @@ from types import FrameType
 from rankloom.config import Config
 from rankloom.errors import ConfigError, ServingError
 from rankloom.serving.config import ComputeSettings, FrontSettings, ServeConfig
+from rankloom.serving.folder import own_folder
 from rankloom.serving.processes import child_command, ready_file
 from rankloom.serving.telemetry.metrics import Metrics
 
@@ -35,7 +34,6 @@ LOOK_S = 0.05
 SETTLED_S = 5.0
 """A child that lived so long is started anew at once; else after a wait, each twice as long."""
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.1, 5.0
-MEMORY = Path("/dev/shm")  # noqa: S108 (a folder of our own is made in it)
 
 
 @dataclass
@@ -77,8 +75,10 @@ class Supervisor:
             ServingError: The server cannot begin; the reason was printed by the process at fault.
             ConfigError: The address cannot be listened at.
         """
-        place = MEMORY if os.access(MEMORY, os.W_OK) else None
-        self._folder = Path(tempfile.mkdtemp(prefix="rankloom-", dir=place))
+        with own_folder() as self._folder:
+            self._run()
+
+    def _run(self) -> None:
         self._compute_socket = self._folder / "compute.socket"
         # Nothing is ever written to it: children see it end when this process does.
         reading, writing = os.pipe()
@@ -104,7 +104,6 @@ class Supervisor:
                 signal.signal(number, handler)
             os.close(reading)
             os.close(writing)
-            shutil.rmtree(self._folder, ignore_errors=True)
 
     def _serve(self, children: list[_Child]) -> None:
         compute = self._begin(children, "compute", self._start_compute)
@@ -157,6 +156,8 @@ class Supervisor:
             compute=str(self._compute_socket),
             metrics=str(self._folder),
             front=config.front,
+            drain_s=config.drain_s,
+            page=config.page,
             store=config.store,
             access_log=config.access_log,
             request_log=config.request_log,

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
@@ -23,7 +23,11 @@ from rankloom.data.columns import Array
 from rankloom.errors import RequestError, ServingError
 from rankloom.serving.buffers import BufferFormatError, decode_buffer, encode_buffer, packed
 from rankloom.serving.members import refuse, requests_of
-from rankloom.serving.request import Limits, RankRequest, RankResult
+from rankloom.serving.request import RankRequest, RankResult
+
+if TYPE_CHECKING:
+    # The client, which imports this file, needs no configs.
+    from rankloom.serving.limits import Limits
 
 CONTENT_TYPE = "application/vnd.rankloom.v1+msgpack"
 """Of requests, results and problems."""

@@ -10,7 +10,8 @@ import torch
 
 from rankloom.data.batch import Batch, Events, Jagged
 from rankloom.data.key_index import build_key_index
-from rankloom.data.plain_values import PlainColumn, Ragged, shown
+from rankloom.data.plain_lists import Ragged, shown
+from rankloom.data.plain_values import PlainColumn
 from rankloom.data.request import RequestDecoder
 from rankloom.data.texts import Texts
 from rankloom.errors import DataError

@@ -159,12 +159,14 @@ async def _asked(app: Any, scope: dict[str, Any], content: bytes) -> Answer:
 
 
 @contextmanager
-def serving(backend: Double, config: FrontConfig | None = None) -> Iterator[int]:
+def serving(
+    backend: Double, config: FrontConfig | None = None, *, drain_s: float = 30.0
+) -> Iterator[int]:
     """Serve on a free port of the loopback, as in production, and give the port."""
     config = config or FrontConfig()
     listening = socket.create_server(("127.0.0.1", 0))
     port = listening.getsockname()[1]
-    server = uvicorn.Server(uvicorn_config(make_app(backend, config), config))
+    server = uvicorn.Server(uvicorn_config(make_app(backend, config), config, drain_s=drain_s))
     thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
     thread.start()
     try:

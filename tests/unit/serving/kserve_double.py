@@ -28,7 +28,8 @@ from rankloom.schema import (
     VectorFeature,
 )
 from rankloom.serving.kserve import kserve_routes
-from rankloom.serving.request import Limits, RankRequest, RankResult, Served
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import RankRequest, RankResult, Served
 
 DIGEST = "0123456789abcdef" * 4
 SCHEMA = Schema(

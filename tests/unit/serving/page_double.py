@@ -62,6 +62,7 @@ class PageDouble:
     def __init__(self, groups: Mapping[str, Sequence[str]] | None = None) -> None:
         self.is_ready = True
         self.tried: list[RankRequest] = []
+        self.kept: list[bool] = []
         self.most_running = self.running = 0
         self.next_digests: list[str] = []
         self.fail_at: int | None = None
@@ -84,8 +85,9 @@ class PageDouble:
     async def rank(self, request: RankRequest) -> RankResult:
         raise AssertionError("made-up requests are tried out")
 
-    async def try_out(self, request: RankRequest) -> RankResult:
+    async def try_out(self, request: RankRequest, *, keep_state: bool) -> RankResult:
         self.tried.append(request)
+        self.kept.append(keep_state)
         if len(self.tried) == self.fail_at:
             raise OverloadedError("full")
         self.running += 1

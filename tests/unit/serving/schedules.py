@@ -21,6 +21,7 @@ EXACT = SchedulerConfig(
     margin=0.0,
     min_margin=0.0,
     max_micro_batch_ms=None,
+    max_cutting_cost=1.0,
     batching=False,
     booking=False,
 )

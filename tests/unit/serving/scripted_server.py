@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from rankloom.serving import wire
-from rankloom.serving.request import Limits, RankRequest, RankResult
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import RankRequest, RankResult
 
 Step = Callable[[BaseHTTPRequestHandler, bytes], None]
 

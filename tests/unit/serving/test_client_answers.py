@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler
 from typing import Any
@@ -202,3 +204,12 @@ def test_what_cannot_be_sent_is_a_wrong_request() -> None:
 def test_wrong_settings_are_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match="Got"):
         Client(**arguments)
+
+
+def test_the_client_imports_little() -> None:
+    code = (
+        "import sys, rankloom.serving.client;"
+        "print({'torch', 'pyarrow', 'pydantic', 'yaml', 'starlette'} & set(sys.modules))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "set()"

@@ -114,6 +114,45 @@ def test_concurrent_misses_of_one_user_are_computed_once(office: Office) -> None
     assert len(calls) == 1
 
 
+def test_a_state_that_nobody_wants_kept_takes_no_room(office: Office) -> None:
+    question = office.question(office.requests[0])
+    passing = replace(question, keep_state=False)
+    office.thread.start()
+    for one, is_hit in ((passing, False), (question, False), (passing, True)):
+        assert scores(office.ask(one)).is_hit == is_hit
+
+
+def test_a_state_is_kept_if_one_of_those_that_share_it_wants_that(office: Office) -> None:
+    question = office.question(office.requests[0])
+    asked = [office.ask(one) for one in (replace(question, keep_state=False), question)]
+    office.thread.start()
+    assert not any(scores(one).is_hit for one in asked)
+    assert scores(office.ask(question)).is_hit
+
+
+def test_it_is_known_how_long_a_computation_takes(office: Office) -> None:
+    is_released = threading.Event()
+    compute = office.engine.user_state
+
+    def hanging(parts: Parts) -> UserState:
+        is_released.wait(30)
+        return compute(parts)
+
+    office.engine.user_state = hanging  # type: ignore[method-assign]
+    office.thread.start()
+    assert office.desk.busy_s() == 0.0
+    found = office.ask(office.question(office.requests[0]))
+    until_s = time.monotonic() + 30
+    while office.desk.busy_s() < 0.05:
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
+    is_released.set()
+    scores(found)
+    while office.desk.busy_s():
+        assert time.monotonic() < until_s
+        time.sleep(0.005)
+
+
 def test_without_a_cache_users_are_computed_each_time(artifacts: dict[str, Path]) -> None:
     office = Office(artifacts["din"], cache_bytes=0)
     office.thread.start()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from rankloom.artifact.golden import GoldenRequest, read_golden
-from rankloom.serving.engine import Engine, Prepared, Slice
+from rankloom.serving.engine import MEASURED_SIZES, Engine, Prepared, Slice
 from rankloom.serving.parts import Parts, take_apart, user_key
 
 NAMES = ("din", "separated")
@@ -112,3 +112,14 @@ def test_the_key_sees_every_event(artifacts: dict[str, Path]) -> None:
         user_key(artifact.parts(GoldenRequest(swapped, request.candidates, request.context, {})))
     )
     assert len(keys) == 2
+
+
+def test_work_of_several_sizes_is_timed_when_an_artifact_is_loaded(artifacts) -> None:
+    timings = Engine.load(artifacts["din"]).timings
+    assert {one.num_candidates for one in timings} == {0, *MEASURED_SIZES}
+    assert all(0 < one.seconds < 10 for one in timings)
+    seconds = {
+        size: min(one.seconds for one in timings if one.num_candidates == size)
+        for size in MEASURED_SIZES
+    }
+    assert seconds[512] > seconds[8]

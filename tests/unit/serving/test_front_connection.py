@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 import threading
 import time
@@ -26,7 +27,7 @@ from rankloom.errors import ConfigError
 from rankloom.serving.front.app import make_app
 from rankloom.serving.front.config import FrontConfig, TimesConfig, TlsConfig
 from rankloom.serving.front.run import uvicorn_config
-from rankloom.serving.request import Limits
+from rankloom.serving.limits import Limits
 
 TEXT = msgspec.json.encode(BODY)
 QUICK = FrontConfig(times=TimesConfig(head_s=0.4, body_s=0.4, answer_s=0.4))
@@ -302,7 +303,7 @@ POST = b"POST /v1/rank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n
         CHUNKED + b"ffffffffffffffffff\r\n",
         CHUNKED + b"-5\r\nhello\r\n0\r\n\r\n",
         CHUNKED + b"5;a\nhello\r\n0\r\n\r\n",
-        POST + b"Connection: upgrade\r\nUpgrade: h2c\r\nContent-Length: 5\r\n\r\nhello",
+        POST + b"Connection: upgrade\r\nUpgrade: h2c, websocket\r\nContent-Length: 5\r\n\r\nhello",
         b"GET / HTTP/1.1\r\nHost: x\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"GET /\r\n\r\n",
@@ -322,6 +323,24 @@ def test_what_others_might_read_otherwise_is_one_400(wrong: bytes) -> None:
         assert is_closed(client)
 
 
+@pytest.mark.parametrize("kind", [b"Content-Length: %d", b"Transfer-Encoding: chunked"])
+def test_an_offer_of_http_2_is_not_taken(kind: bytes) -> None:
+    offer = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAQ\r\n"
+    head, sent = kind, b"%x\r\n%b\r\n0\r\n\r\n" % (len(TEXT), TEXT)
+    if b"%" in kind:
+        head, sent = kind % len(TEXT), TEXT
+    short = b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + offer + b"\r\n"
+    with serving(Double()) as port, connected(port) as client:
+        # In one piece, so that the parser must go on behind each of them; the last has no offer.
+        requests = short + POST + offer + head + b"\r\n\r\n" + sent + short
+        client.sendall(requests + post(TEXT, connection="close"))
+        answers = b""
+        while piece := client.recv(1 << 16):
+            answers += piece
+        assert re.findall(rb"HTTP/1.1 (\d+)", answers) == [b"200"] * 4
+        assert answers.count(b'"blended"') == 2
+
+
 def test_connections_beyond_the_limit_are_refused_and_room_comes_back() -> None:
     with serving(Double(), FrontConfig(connections=2)) as port:
         with connected(port) as first, connected(port) as second, connected(port) as third:
@@ -334,11 +353,11 @@ def test_connections_beyond_the_limit_are_refused_and_room_comes_back() -> None:
 
 @contextmanager
 def connected_to_ending_server(
-    backend: Double, config: FrontConfig | None = None
+    backend: Double, *, drain_s: float = 30.0
 ) -> Iterator[socket.socket]:
     """Give a connection whose request is under way when the server is told to end."""
     with ExitStack() as server:
-        port = server.enter_context(serving(backend, config))
+        port = server.enter_context(serving(backend, drain_s=drain_s))
         with connected(port) as client:
             client.sendall(post(TEXT))
             wait_until(lambda: backend.running == 1)
@@ -356,7 +375,7 @@ def test_what_is_under_way_is_answered_before_the_server_ends() -> None:
 
 def test_what_takes_longer_than_draining_is_told_so() -> None:
     backend = Double(wait_s=30)
-    with connected_to_ending_server(backend, FrontConfig(times=TimesConfig(drain_s=1))) as client:
+    with connected_to_ending_server(backend, drain_s=0.5) as client:
         answer = read_answer(client)
         assert answer is not None
         assert (answer.status, answer.json["code"]) == (503, "overloaded")
@@ -375,4 +394,4 @@ def test_a_certificate_that_is_missing_is_a_config_error(tmp_path: Path) -> None
     tls = TlsConfig(certificate=str(tmp_path / "no.pem"), key=str(tmp_path / "no.key"))
     config = FrontConfig(tls=tls)
     with pytest.raises(ConfigError, match="certificate or its key cannot be loaded"):
-        uvicorn_config(make_app(Double(), config), config)
+        uvicorn_config(make_app(Double(), config), config, drain_s=30.0)

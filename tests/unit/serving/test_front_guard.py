@@ -15,7 +15,7 @@ from rankloom.errors import ConfigError
 from rankloom.serving.front.app import make_app
 from rankloom.serving.front.config import FrontConfig, TokenConfig, read_token
 from rankloom.serving.front.guard import Guard
-from rankloom.serving.request import Limits
+from rankloom.serving.limits import Limits
 
 TOKEN = "0123456789abcdef"
 SMALL = FrontConfig(limits=Limits(body_bytes=100), buffered_bytes=150)

@@ -28,7 +28,7 @@ from tests.unit.serving.front_doubles import (
 from rankloom.serving.front.app import make_app
 from rankloom.serving.front.config import FrontConfig, TimesConfig
 from rankloom.serving.front.run import uvicorn_config
-from rankloom.serving.request import Limits
+from rankloom.serving.limits import Limits
 from rankloom.serving.wire import CONTENT_TYPE, decode_problem
 
 CONFIG = FrontConfig(
@@ -157,7 +157,8 @@ def test_a_thousand_hostile_bodies_are_answered_and_right_ones_between(
 def serve(listening: socket.socket) -> None:
     backend = Double()
     backend.seen = deque(maxlen=10)
-    uvicorn.Server(uvicorn_config(make_app(backend, CONFIG), CONFIG)).run(sockets=[listening])
+    config = uvicorn_config(make_app(backend, CONFIG), CONFIG, drain_s=30.0)
+    uvicorn.Server(config).run(sockets=[listening])
 
 
 @pytest.mark.slow

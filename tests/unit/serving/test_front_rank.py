@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -12,9 +14,11 @@ import pytest
 from tests.unit.serving.front_doubles import BODY, SERVED, Double, ask
 
 from rankloom.errors import DeadlineError, OverloadedError
+from rankloom.serving.front import rank
 from rankloom.serving.front.config import FrontConfig
 from rankloom.serving.front.rank import decoded
-from rankloom.serving.request import Limits, RankRequest
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import RankRequest
 from rankloom.serving.wire import decode_problem, decode_results, encode_requests
 
 MSGPACK = "application/vnd.rankloom.v1+msgpack"
@@ -223,6 +227,28 @@ def test_other_paths_and_methods_are_problems_too() -> None:
     assert wrong.headers["allow"] == "POST"
     # Clients of the Open Inference Protocol read this member.
     assert ask(Double(), path="/v2/nowhere").json["error"].endswith("See /openapi.json.")
+
+
+@pytest.mark.parametrize(("count", "thread"), [(10, "MainThread"), (5000, "aside")])
+def test_large_bodies_are_read_and_answered_beside_the_loop(
+    count: int, thread: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def working(*given: Any, **named: Any) -> Any:
+            threads.append(threading.current_thread().name.split("_")[0])
+            return work(*given, **named)
+
+        return working
+
+    monkeypatch.setattr(rank, "decoded", noted(rank.decoded))
+    monkeypatch.setattr(rank, "result_messages", noted(rank.result_messages))
+    rows = [{"item": 3, "price": 1.0, "text": "x" * 60}] * count
+    answer = ask(Double(), {**BODY, "candidates": rows})
+    assert answer.status == 200
+    assert len(answer.json["blended"]) == count
+    assert threads == [thread, thread]
 
 
 def test_limits_of_the_config_hold() -> None:

@@ -21,7 +21,7 @@ from tests.unit.serving.kserve_double import (
 
 from rankloom.serving.kserve import routes
 from rankloom.serving.kserve.message import MAX_JSON_BYTES, MAX_TENSORS, Asked, read_request
-from rankloom.serving.request import Limits
+from rankloom.serving.limits import Limits
 
 INFER = "/v2/models/shop/infer"
 LENGTH = "Inference-Header-Content-Length"

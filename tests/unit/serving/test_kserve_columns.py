@@ -27,7 +27,8 @@ from rankloom.schema import (
     SparseTrainingOnly,
 )
 from rankloom.serving.kserve.model import Model
-from rankloom.serving.request import Limits, RankRequest
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import RankRequest
 
 INFER = "/v2/models/shop/infer"
 

@@ -16,7 +16,7 @@ from tests.unit.serving.kserve_double import (
     everything,
 )
 
-from rankloom.serving.request import Limits
+from rankloom.serving.limits import Limits
 
 INFER = "/v2/models/shop/infer"
 LENGTH = "Inference-Header-Content-Length"

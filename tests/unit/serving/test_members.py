@@ -11,11 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankloom.data.plain_values import Ragged
+from rankloom.data.plain_lists import Ragged
 from rankloom.data.texts import Texts
 from rankloom.errors import RequestError
+from rankloom.serving.limits import Limits
 from rankloom.serving.members import requests_of
-from rankloom.serving.request import Limits, RankRequest
+from rankloom.serving.request import RankRequest
 
 LIMITS = Limits(requests=3, candidates=4, events=5)
 

@@ -62,6 +62,13 @@ def test_only_some_are_ranked_at_one_time_and_late() -> None:
     assert {one.deadline_ms for one in backend.tried} == {module.DEADLINE_MS}
 
 
+def test_variants_take_no_room_from_users() -> None:
+    backend = PageDouble()
+    explained(backend)
+    # The user that was asked about is one; all others are made up.
+    assert backend.kept == [True, False, False, False, False, False]
+
+
 def test_infinite_scores_change_by_no_number() -> None:
     infinite = replace(REQUEST, candidates={"item": [3, 5], "price": [10.0, np.inf]})
     age = explained(PageDouble(), infinite).changes[0]

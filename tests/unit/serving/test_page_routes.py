@@ -11,9 +11,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from starlette.routing import Route
 from tests.unit.serving.page_double import BODY, REQUEST, PageDouble, ask
 
+from rankloom.serving.config import FrontSettings
 from rankloom.serving.front.config import FrontConfig, TokenConfig
+from rankloom.serving.front_process import build
 from rankloom.serving.page.document import FOLDER, SCRIPTS, document
 from rankloom.serving.page.routes import request_text
 
@@ -126,6 +129,17 @@ def test_the_page_needs_no_token_and_all_that_it_asks_does(guarded: FrontConfig)
         given = {"authorization": f"Bearer {TOKEN}"}
         answer = ask(backend, method, f"/v1/{path}", body, config=guarded, headers=given)
         assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_the_page_may_be_left_out(tmp_path: Path, is_there: bool) -> None:
+    settings = FrontSettings(
+        number=1, listening=0, compute="none", metrics=str(tmp_path), page=is_there
+    )
+    # `/metrics` is there, page or not.
+    paths = {one.path for one in build(settings).routes if isinstance(one, Route)}
+    of_page = {"/", "/v1/snapshot", "/v1/examples", "/v1/explain"}
+    assert paths & (of_page | {"/metrics"}) == (of_page if is_there else set()) | {"/metrics"}
 
 
 def test_it_needs_no_torch() -> None:

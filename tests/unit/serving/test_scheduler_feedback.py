@@ -9,6 +9,7 @@ from tests.unit.serving.schedules import ask, scheduler
 from rankloom.serving.scheduling.booking import Booking
 from rankloom.serving.scheduling.config import SchedulerConfig
 from rankloom.serving.scheduling.margin import Margin
+from rankloom.serving.scheduling.work import Timing
 
 
 def busy_margin() -> Margin:
@@ -129,3 +130,14 @@ def test_a_booked_thread_refuses_far_deadlines_but_not_the_nearest() -> None:
     assert one.submit(ask(4, 2.0, 1), 0.0, has_state=True) is not None  # would make 1 late
     assert one.cancel(1)
     assert one.submit(ask(5, 500.0), 0.0, has_state=True) is None
+
+
+def test_what_a_batch_costs_is_known_from_timings_of_several_sizes() -> None:
+    # 4 ms and 20 us a candidate: from pieces of one size nobody could tell.
+    one = scheduler(max_micro_batch_ms=8.0, guess_batch_ms=0.5)
+    one.costs.begin_with(
+        [Timing(0, size, 4e-3 + 20e-6 * size) for size in (8, 64, 512)] * 4 + [Timing(0, 0, 3e-3)]
+    )
+    assert one.costs.overhead_s == pytest.approx(4e-3, rel=0.1)
+    assert one.costs.candidate_s(0) == pytest.approx(20e-6, rel=0.1)
+    assert one.costs.predict_user(0).mean_s == pytest.approx(3e-3, rel=0.1)

@@ -171,10 +171,12 @@ def test_set_wise_requests_are_never_cut() -> None:
     assert thread.log == [[(1, 0, 1000)]]
 
 
-def test_pieces_are_no_shorter_than_their_overhead() -> None:
-    # Of 1.5 ms, 1 ms is overhead: a piece may take another 1 ms.
-    thread = Thread(scheduler(max_micro_batch_ms=1.5)).run([(ask(1, 90, 300), True)])
-    assert thread.log == [[(1, 0, 100)], [(1, 100, 200)], [(1, 200, 300)]]
+@pytest.mark.parametrize(("max_cost", "sizes"), [(1.0, [100, 100, 100]), (0.5, [150, 150])])
+def test_cutting_costs_a_share_at_most(max_cost: float, sizes: list[int]) -> None:
+    # Of 1.5 ms, 1 ms is overhead: a piece may take another 1 ms, or 2 ms.
+    one = scheduler(max_micro_batch_ms=1.5, max_cutting_cost=max_cost)
+    thread = Thread(one).run([(ask(1, 90, 300), True)])
+    assert [stop - start for ((_, start, stop),) in thread.log] == sizes
 
 
 def test_work_is_not_begun_twice_at_once_and_only_what_was_given_ends() -> None:

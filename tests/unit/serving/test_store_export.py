@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from tests.unit.serving.store_world import ALL_KINDS, INDEXES, ITEM_KINDS, some_items
 
-from rankloom.data.plain_values import as_list
+from rankloom.data.plain_lists import as_list
 from rankloom.errors import ArtifactError, ConfigError, DataError, RankLoomError, SchemaError
 from rankloom.schema import DenseFeature, Roles, Schema, SparseFeature, VectorFeature
 from rankloom.serving.store import item_export

@@ -23,7 +23,7 @@ from tests.unit.serving.store_world import (
     some_items,
 )
 
-from rankloom.data.plain_values import Ragged, as_list
+from rankloom.data.plain_lists import Ragged, as_list
 from rankloom.data.texts import Texts
 from rankloom.errors import ArtifactError, DataError, RequestError, SchemaError
 from rankloom.schema import DenseFeature, Roles, Schema, SparseFeature, VectorFeature

@@ -19,7 +19,7 @@ from tests.unit.serving.store_world import (
     running_redis,
 )
 
-from rankloom.data.plain_values import as_list
+from rankloom.data.plain_lists import as_list
 from rankloom.errors import ConfigError, DataError, RequestError
 from rankloom.schema import Roles, Schema, SparseFeature
 from rankloom.serving.request import RankRequest

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from rankloom.data.columns import Block, Plain
 from rankloom.data.key_index import build_key_index
-from rankloom.data.plain_values import Ragged
+from rankloom.data.plain_lists import Ragged
 from rankloom.data.request import RequestDecoder
 from rankloom.data.texts import Texts
 from rankloom.errors import RequestError, ServingError
@@ -29,7 +29,8 @@ from rankloom.schema import (
     VocabularyConfig,
 )
 from rankloom.serving import wire
-from rankloom.serving.request import Limits, RankRequest, RankResult
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import RankRequest, RankResult
 
 
 def arrived(*requests: RankRequest) -> list[RankRequest]:

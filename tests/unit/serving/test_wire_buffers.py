@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankloom.data.plain_values import Ragged
+from rankloom.data.plain_lists import Ragged
 from rankloom.data.texts import Texts
 from rankloom.serving.buffers import BufferFormatError, decode_buffer, encode_buffer, packed
 

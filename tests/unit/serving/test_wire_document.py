@@ -11,7 +11,8 @@ from tests.unit.serving.scripted_server import result, send, serving
 
 from rankloom.serving import wire
 from rankloom.serving.buffers import decode_buffer, encode_buffer
-from rankloom.serving.request import Limits, RankRequest, RankResult
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import RankRequest, RankResult
 
 TEXT = (Path(__file__).parents[3] / "docs" / "wire.md").read_text()
 

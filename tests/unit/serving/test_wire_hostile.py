@@ -17,7 +17,8 @@ from hypothesis import strategies as st
 from rankloom.errors import RequestError
 from rankloom.serving import wire
 from rankloom.serving.buffers import encode_buffer
-from rankloom.serving.request import Limits, RankRequest
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import RankRequest
 
 Ext = msgspec.msgpack.Ext
 
@@ -188,7 +189,7 @@ def test_memory_is_bounded_whatever_is_sent() -> None:
         "from tests.unit.serving.test_wire_hostile import UNITS, filled\n"
         "from rankloom.errors import RequestError\n"
         "from rankloom.serving import wire\n"
-        "from rankloom.serving.request import Limits\n"
+        "from rankloom.serving.limits import Limits\n"
         "wire.decode_requests(filled(b'\\x01', 1000), Limits())\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for unit in UNITS.values():\n"

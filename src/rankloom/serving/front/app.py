@@ -102,7 +102,7 @@ class _Paths:
     def _served(self) -> Served:
         served = self._backend.served()
         if served is None:
-            raise NotReadyError("No artifact is served yet. Ask again soon.")
+            raise NotReadyError("No artifact is served at the moment. Ask again soon.")
         return served
 
 

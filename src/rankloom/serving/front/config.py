@@ -11,7 +11,7 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from rankloom.config import Config
 from rankloom.config.problems import problem
 from rankloom.errors import ConfigError
-from rankloom.serving.request import Limits
+from rankloom.serving.limits import Limits
 
 MIN_TOKEN_CHARS, MAX_TOKEN_CHARS = 16, 4096
 
@@ -51,8 +51,6 @@ class TimesConfig(Config):
     """To take an answer, from when it first waited for the client."""
     idle_s: PositiveInt = 75
     """Between an answer and the next request of the connection."""
-    drain_s: PositiveInt = 30
-    """For requests under way when the process is told to end; what then still runs is cancelled."""
 
 
 class FrontConfig(Config):

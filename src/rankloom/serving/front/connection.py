@@ -12,7 +12,8 @@ wait for its client. `limit_concurrency` answers with plain text. So all of it s
 - **pipelining**: a few requests ahead, not as many as fit into memory;
 - **connections**: beyond their limit each is answered with 503 and closed;
 - **ambiguity**: llhttp refuses what proxies read differently (two lengths, Content-Length beside
-  Transfer-Encoding, bare line feeds); codings under chunked, HTTP/0.9 and Upgrade are refused here.
+  Transfer-Encoding, bare line feeds); codings under chunked, HTTP/0.9, tunnels and web sockets are
+  refused here, while other upgrades are left alone, as RFC 9110 allows.
 
 Each refusal is a problem document, except where an earlier request's answer is still due: then the
 connection just ends, since the client would take the refusal for that answer.
@@ -91,8 +92,8 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         self._pending += len(data)
         try:
-            self.parser.feed_data(data)
-        except (httptools.HttpParserError, httptools.HttpParserUpgrade):
+            self._feed(data)
+        except httptools.HttpParserError:
             self._refuse(self._refusal or RequestError("This is no HTTP/1.1 request."))
             return
         most = self.limits.head_bytes
@@ -141,11 +142,16 @@ class Connection(HttpToolsProtocol):
         """Start to answer, unless the head asks for what is not offered."""
         if self.parser.get_http_version() not in {"1.0", "1.1"}:
             self._stop("Only HTTP/1.0 and HTTP/1.1 are spoken here.")
-        if self.parser.should_upgrade():
-            self._stop("No upgrade is offered here. Leave the Upgrade header out.")
+        if self.parser.get_method() == b"CONNECT":
+            self._stop("No tunnels are offered here.")
+        is_offer = self.parser.should_upgrade()
         for name, value in self.headers:
+            if is_offer and name == b"upgrade" and b"websocket" in value.lower():
+                self._stop("No web sockets are offered here.")
             if name == b"transfer-encoding" and value.strip().lower() != b"chunked":
                 self._stop("Transfer-Encoding may be chunked only.")
+        if is_offer:
+            return  # The head comes once more, without the offer.
         super().on_headers_complete()
         if not self.pipeline:
             self._answering = self.cycle
@@ -158,11 +164,30 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """End a request."""
+        if self.parser.should_upgrade():
+            return
         super().on_message_complete()
         self._stage, self._pending = "none", 0
         self._messages += 1
 
     # Limits
+
+    def _feed(self, data: bytes) -> None:
+        """Parse what came; an offer to go on in another protocol, such as h2c, is not taken."""
+        while data:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as offer:
+                # The parser takes what follows such a head for the other protocol, the body too.
+                data = self._head_without_offer() + data[offer.args[0] :]
+            else:
+                return
+
+    def _head_without_offer(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        return b"\r\n".join([*lines, b"", b""])
 
     def _count(self, *parts: bytes) -> None:
         self._head += sum(map(len, parts))

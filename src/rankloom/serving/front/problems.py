@@ -48,7 +48,7 @@ class SlowClientError(RequestError):
 
 
 class NotReadyError(OverloadedError):
-    """No artifact is served yet."""
+    """No artifact is served yet, or what computes does not go on."""
 
 
 @dataclass(frozen=True)

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
 from starlette.types import Receive, Scope, Send
 
 from rankloom.errors import DeadlineError, RequestError
+from rankloom.serving.aside import LARGE_BYTES, LARGE_CANDIDATES, aside
 from rankloom.serving.front.answers import problem_messages, result_messages
 from rankloom.serving.front.config import FrontConfig
 from rankloom.serving.front.guard import ARRIVED
@@ -52,20 +55,30 @@ class RankEndpoint:
         media = body_media(scope)
         limit_ms = deadline_ms(scope)
         if self._backend.served() is None:
-            raise NotReadyError("No artifact is served yet. Ask again soon.")
+            raise NotReadyError("No artifact is served at the moment. Ask again soon.")
         # A POST without any body meets no guard: its client may have gone, which is no body too.
-        values = decoded((await receive()).get("body", b""), media)
-        requests = requests_of(values, self._config.limits)
-        is_list = isinstance(values, dict) and "requests" in values
+        body = (await receive()).get("body", b"")
+        requests, is_list = await aside(
+            partial(self._read, body, media), is_large=len(body) > LARGE_BYTES
+        )
         outcomes = await self._rank_all(requests, limit_ms, arrived=scope[ARRIVED])
         results = [one if isinstance(one, RankResult) else problem_of(one) for one in outcomes]
         first = results[0]
         if isinstance(first, Problem) and all(isinstance(one, Problem) for one in results):
             answer = problem_messages(first, scope)
         else:
-            answer = result_messages(results, answer_media(scope, media), is_list=is_list)
+            answer = await aside(
+                partial(result_messages, results, answer_media(scope, media), is_list=is_list),
+                is_large=_num_candidates(results) > LARGE_CANDIDATES,
+            )
         for message in answer:
             await send(message)
+
+    def _read(self, body: bytes, media: Media) -> tuple[list[RankRequest], bool]:
+        """Give a body's requests, and whether they came as a list."""
+        values = decoded(body, media)
+        requests = requests_of(values, self._config.limits)
+        return requests, isinstance(values, dict) and "requests" in values
 
     async def _rank_all(
         self, requests: list[RankRequest], limit_ms: float | None, *, arrived: float
@@ -88,6 +101,10 @@ class RankEndpoint:
                 "Give more time, or send less."
             )
         return await self._backend.rank(replace(request, deadline_ms=left))
+
+
+def _num_candidates(results: Sequence[RankResult | Problem]) -> int:
+    return sum(len(one.blended) for one in results if isinstance(one, RankResult))
 
 
 def decoded(body: bytes, media: Media) -> Any:

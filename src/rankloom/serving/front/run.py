@@ -1,10 +1,12 @@
 """How uvicorn serves a front end: one process, on a listening socket that it is given.
 
-config = uvicorn_config(make_app(backend, front), front)
+config = uvicorn_config(make_app(backend, front), front, drain_s=30.0)
 uvicorn.Server(config).run(sockets=[listening])
 """
 
 from __future__ import annotations
+
+import math
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -14,11 +16,16 @@ from rankloom.serving.front.config import FrontConfig
 from rankloom.serving.front.connection import connection_class
 
 
-def uvicorn_config(app: ASGIApp, config: FrontConfig) -> uvicorn.Config:
+def uvicorn_config(app: ASGIApp, config: FrontConfig, *, drain_s: float) -> uvicorn.Config:
     """Give uvicorn's options.
 
     Logging is left as it is; uvicorn itself logs errors only. The caller binds the socket. A TLS
     handshake has asyncio's limit of 60 s and is not counted as a connection until it is done.
+
+    Args:
+        app: What answers.
+        config: Limits and times.
+        drain_s: For requests under way when the process is told to end; in whole seconds, up.
 
     Raises:
         ConfigError: The certificate or its key cannot be loaded.
@@ -39,7 +46,7 @@ def uvicorn_config(app: ASGIApp, config: FrontConfig) -> uvicorn.Config:
         server_header=False,
         backlog=config.backlog,
         timeout_keep_alive=config.times.idle_s,
-        timeout_graceful_shutdown=config.times.drain_s,
+        timeout_graceful_shutdown=math.ceil(drain_s),
         ssl_certfile=config.tls.certificate if config.tls else None,
         ssl_keyfile=config.tls.key if config.tls else None,
     )

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from rankloom.data.plain_values import shown
+from rankloom.data.plain_lists import shown
 from rankloom.errors import RequestError
 from rankloom.serving.kserve.model import OFFSETS, Input, Model
 from rankloom.serving.kserve.tensors import Tensor, TensorHead
-from rankloom.serving.request import Limits
+from rankloom.serving.limits import Limits
 
 
 @dataclass

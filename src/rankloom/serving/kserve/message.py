@@ -10,13 +10,14 @@ from typing import Annotated, Any
 import msgspec
 import numpy as np
 
-from rankloom.data.plain_values import shown
+from rankloom.data.plain_lists import shown
 from rankloom.errors import RequestError, did_you_mean, join_problems
 from rankloom.serving.front.problems import TooLargeError
 from rankloom.serving.kserve.columns import check_length, columns_of
 from rankloom.serving.kserve.model import PREFIXES, Model, output_names, version_of
 from rankloom.serving.kserve.tensors import Tensor, TensorHead, decode_tensor
-from rankloom.serving.request import Limits, RankRequest, RankResult
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import RankRequest, RankResult
 
 HEADER_LENGTH = "Inference-Header-Content-Length"
 DEADLINE = "X-Deadline-Ms"

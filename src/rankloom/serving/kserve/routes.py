@@ -8,12 +8,12 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from rankloom.errors import RequestError
+from rankloom.serving.aside import LARGE_BYTES, aside
 from rankloom.serving.front.problems import (
     MethodError,
     NotReadyError,
@@ -24,13 +24,12 @@ from rankloom.serving.front.problems import (
 from rankloom.serving.kserve.body import compress, read_body
 from rankloom.serving.kserve.message import HEADER_LENGTH, read_request, write_answer
 from rankloom.serving.kserve.model import Model
-from rankloom.serving.request import Backend, Limits, Served
+from rankloom.serving.limits import Limits
+from rankloom.serving.request import Backend, Served
 
 Handler = Callable[[Request], Awaitable[Response]]
 Stored = Callable[[Served], Collection[str]]
 _VERSION = importlib.metadata.version("rankloom")
-_QUICK_BYTES = 256 << 10
-"""Longer bodies are read in a thread: meanwhile, others are served."""
 
 
 def _nothing_is_stored(_served: Served) -> Collection[str]:
@@ -104,7 +103,7 @@ class _Paths:
         model = self._asked_for(request)
         body = await read_body(request, max_bytes=self._limits.body_bytes)
         read = partial(read_request, body, request.headers, model=model, limits=self._limits)
-        asked = read() if len(body) <= _QUICK_BYTES else await run_in_threadpool(read)
+        asked = await aside(read, is_large=len(body) > LARGE_BYTES)
         result = await self._backend.rank(asked.request)
         answer, header_length = write_answer(result, asked, name=model.name)
         headers = {"Content-Type": "application/json"}

@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rankloom.data.plain_values import shown
+from rankloom.data.plain_lists import shown
 from rankloom.errors import RequestError
 
 Array = npt.NDArray[Any]

@@ -46,8 +46,13 @@ class PageBackend(Backend, Protocol):
         """Give a request with what a feature store has of it."""
         ...
 
-    async def try_out(self, request: RankRequest) -> RankResult:
-        """Rank a request that nobody made; see `Backend.rank`."""
+    async def try_out(self, request: RankRequest, *, keep_state: bool) -> RankResult:
+        """Rank a request that nobody made; see `Backend.rank`.
+
+        Args:
+            request: What to rank.
+            keep_state: Whether the user's state may take the place of another's in the cache.
+        """
         ...
 
 
@@ -102,7 +107,7 @@ class Explainer:
         served = self._backend.served()
         if served is None:
             raise OverloadedError("server: nothing is served at the moment. Ask again later.")
-        count = _count(request)
+        count = request.num_candidates
         if count > MAX_CANDIDATES:
             raise RequestError(
                 f"candidates: at most {MAX_CANDIDATES} can be explained. Got {count}. Send fewer."
@@ -115,7 +120,8 @@ class Explainer:
             async with asyncio.timeout(TIMEOUT_S):
                 # Whatever depends on an id must not change with it.
                 request = await self._backend.fill(request)
-                result = await self._rank(request)
+                # All variants that leave the user alone need this user's state, and no other.
+                result = await self._rank(request, keep_state=True)
                 changed = await self._rank_all([without(request, group) for group in kept])
         except TimeoutError:
             raise DeadlineError(
@@ -130,7 +136,7 @@ class Explainer:
         )
 
     async def _rank_all(self, requests: Sequence[RankRequest]) -> list[RankResult]:
-        tasks = [asyncio.create_task(self._rank(one)) for one in requests]
+        tasks = [asyncio.create_task(self._rank(one, keep_state=False)) for one in requests]
         try:
             return await asyncio.gather(*tasks)
         finally:
@@ -138,14 +144,9 @@ class Explainer:
             for task in tasks:
                 task.cancel()
 
-    async def _rank(self, request: RankRequest) -> RankResult:
+    async def _rank(self, request: RankRequest, *, keep_state: bool) -> RankResult:
         async with self._room:
-            return await self._backend.try_out(request)
-
-
-def _count(request: RankRequest) -> int:
-    given = request.candidates
-    return max(map(len, given.values()), default=0) if isinstance(given, Mapping) else len(given)
+            return await self._backend.try_out(request, keep_state=keep_state)
 
 
 def _change(group: Group, changed: RankResult, result: RankResult) -> Change:

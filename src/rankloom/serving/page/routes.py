@@ -24,10 +24,11 @@ from rankloom.errors import RequestError
 from rankloom.serving.front.answers import plain_of
 from rankloom.serving.front.media import body_media
 from rankloom.serving.front.rank import decoded
+from rankloom.serving.limits import Limits
 from rankloom.serving.members import requests_of
 from rankloom.serving.page.document import document
 from rankloom.serving.page.explain import Explainer, Explanation, PageBackend
-from rankloom.serving.request import Limits, RankRequest
+from rankloom.serving.request import RankRequest
 
 SNAPSHOT_AGE_S = 0.5
 """How old a snapshot may be: many open pages cost little more than one."""

@@ -18,8 +18,10 @@ class SchedulerConfig(Config):
     admission: Literal["feasible", "none"] = "feasible"
     """`feasible` refuses a request at once when it would be late, or make an admitted one late."""
     booking: bool = True
-    """Under overload, refuse what would wait long, long requests first, so that requests with near
-    deadlines and short ones find room; see `Booking`. With `admission: feasible`."""
+    """Under overload, requests with far deadlines would take all the time there is. So the longest
+    wait with which a request is admitted is shortened until near deadlines find room too; a long
+    request may wait less, for it takes the place of several short ones. With `admission:
+    feasible`."""
     order: Literal["edf", "fifo"] = "edf"
     """Earliest deadline first, or first come, first served."""
     drop: Literal["hopeless", "expired", "never"] = "hopeless"
@@ -32,8 +34,10 @@ class SchedulerConfig(Config):
     wait for it. On a CPU few requests are so small, on a GPU most are."""
     max_micro_batch_ms: PositiveFloat | None = 8.0
     """Longest batch of candidates, by prediction: about what an urgent request waits for one that
-    has begun; but never less than twice what a batch costs without candidates. None: requests are
-    not cut. User work and set-wise requests are never cut."""
+    has begun. None: requests are not cut. User work and set-wise requests are never cut."""
+    max_cutting_cost: Annotated[float, Field(gt=0, le=1)] = 0.25
+    """Batches are not cut so small that what a batch costs without candidates exceeds this share of
+    its candidates' own cost, however long they are then."""
     answer_ms: NonNegativeFloat = 0.5
     """Kept free before each deadline for the answer's way back."""
     max_waiting: PositiveInt = 256

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from rankloom.serving.scheduling.config import SchedulerConfig
 from rankloom.serving.scheduling.latency_model import LatencyModel, Prediction
+from rankloom.serving.scheduling.work import Timing
 
 
 class Costs:
@@ -21,6 +23,7 @@ class Costs:
             forgetting=config.forgetting,
         )
         self._max_batch_s = (config.max_micro_batch_ms or math.inf) / 1e3
+        self._max_cutting_cost = config.max_cutting_cost
         self.batch = LatencyModel(
             [config.guess_candidate_us / 1e3, 0.0, 0.0, config.guess_batch_ms / 1e3],
             forgetting=config.forgetting,
@@ -38,11 +41,22 @@ class Costs:
 
     @property
     def room_s(self) -> float:
-        """Give the longest candidate part of a batch; never shorter than the overhead.
+        """Give the longest candidate part of a batch, so long that cutting costs little."""
+        overhead_s = self.overhead_s
+        return max(self._max_batch_s - overhead_s, overhead_s / self._max_cutting_cost)
 
-        So cutting a request costs no more than the request itself.
+    def begin_with(self, timings: Sequence[Timing]) -> None:
+        """Learn from work that was done before the first ask came.
+
+        Of several sizes: else requests of one size, cut into pieces of one size, would never tell
+        what a batch costs from what its candidates do.
         """
-        return max(self._max_batch_s - self.overhead_s, self.overhead_s)
+        for one in timings:
+            if one.num_candidates:
+                reads = one.num_candidates * one.num_events
+                self.observe_batch(one.num_candidates, reads, 1, one.seconds)
+            else:
+                self.observe_user(one.num_events, one.seconds)
 
     def candidate_s(self, events: int) -> float:
         """Give what one candidate costs that reads a history of so many events."""

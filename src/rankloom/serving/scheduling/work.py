@@ -57,6 +57,16 @@ class CandidateWork(NamedTuple):
 Work = UserWork | CandidateWork
 
 
+class Timing(NamedTuple):
+    """What some work took, for one request alone."""
+
+    num_events: int
+    """Of the user's histories."""
+    num_candidates: int
+    """Scored in one batch; 0 for the user's state."""
+    seconds: float
+
+
 class Refusal(NamedTuple):
     """Why an ask was not admitted."""
 

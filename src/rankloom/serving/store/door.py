@@ -19,7 +19,7 @@ from typing import Any, Self
 import numpy as np
 
 from rankloom.data.key_index import KeyIndex
-from rankloom.data.plain_values import as_list, is_list, shown
+from rankloom.data.plain_lists import as_list, is_list, shown
 from rankloom.errors import ConfigError, RequestError
 from rankloom.schema import Schema
 from rankloom.serving.request import RankRequest

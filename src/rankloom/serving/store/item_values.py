@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from rankloom.data.columns import Array, Bools, Ints, expand_ranges, offsets_of
-from rankloom.data.plain_values import Ragged
+from rankloom.data.plain_lists import Ragged
 from rankloom.data.texts import Texts
 
 Values = Array | Texts | Ragged | list[Any]

@@ -27,7 +27,8 @@ from rankloom.config import Config, validation_problems
 from rankloom.data.columns import Bools, Ints
 from rankloom.data.hashing import Keys
 from rankloom.data.key_index import KeyIndex, index_of_arrays
-from rankloom.data.plain_values import PlainColumn, as_list
+from rankloom.data.plain_lists import as_list
+from rankloom.data.plain_values import PlainColumn
 from rankloom.data.texts import Texts
 from rankloom.errors import ArtifactError, DataError, RequestError, join_problems
 from rankloom.serving.store.item_values import StoredValues, Values, stored_values

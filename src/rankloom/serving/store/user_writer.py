@@ -8,7 +8,7 @@ from typing import Any, Self
 import redis
 from redis.exceptions import RedisError, WatchError
 
-from rankloom.data.plain_values import as_list, shown
+from rankloom.data.plain_lists import as_list, shown
 from rankloom.errors import ConfigError, DataError
 from rankloom.serving.store.config import StoreConfig
 from rankloom.serving.store.user_layout import (

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from rankloom.data.plain_values import PlainColumn, as_list
+from rankloom.data.plain_lists import as_list
+from rankloom.data.plain_values import PlainColumn
 from rankloom.data.uses import ColumnUse, feature_uses, role_use
 from rankloom.errors import ConfigError, DataError, join_problems
 from rankloom.serving.request import Given, RankRequest, RankResult, Served
