@@ -1,4 +1,4 @@
-"""The two models that `serving_load` and `serving_overload` serve, and requests for them.
+"""The two models that `serving_load` and `serving_overload` serve.
 
 - `mixer`: a TokenMixer-Large whose 6 user and 6 item tokens are kept apart (UG-Sep, 1:1);
 - `transformer`: the same, with a Transformer over 1,000 events as one more user feature.
@@ -15,17 +15,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from benchmarks.harness import ROOT
+from benchmarks.load_requests import COLUMNS, EVENTS, NUM_IDS, LoadRequests
 from rankloom import api
 
 ARTIFACTS = ROOT / ".bench" / "serving_load"
-COLUMNS, TOKENS, NUM_IDS, EVENTS = 12, 6, 1000, 1000
-"""Columns and tokens of a side, values of a column, events of a history."""
+TOKENS = 6
+"""Of a side."""
 SIZES: dict[str, dict[str, Any]] = {
     "mixer": {"token_dim": 96, "num_layers": 2},
     "transformer": {
@@ -34,33 +33,6 @@ SIZES: dict[str, dict[str, Any]] = {
         "history": {"num_layers": 2, "dim": 48, "num_heads": 2},
     },
 }
-Columns = dict[str, npt.NDArray[np.int64]]
-
-
-class Requests:
-    """Users and candidates of a model, drawn at random.
-
-    Args:
-        model: Of `SIZES`.
-        seed: Of the draws.
-    """
-
-    def __init__(self, model: str, seed: int) -> None:
-        self._has_history = "history" in SIZES[model]
-        self._generator = np.random.default_rng(seed)
-
-    def user(self) -> dict[str, Any]:
-        """Draw a user whom nobody has seen."""
-        ids = self._generator.integers(NUM_IDS, size=COLUMNS)
-        user: dict[str, Any] = {f"user_{n}": int(one) for n, one in enumerate(ids)}
-        if self._has_history:
-            user["history_item_0"] = self._generator.integers(NUM_IDS, size=EVENTS)
-        return user
-
-    def candidates(self, count: int) -> Columns:
-        """Draw so many candidates."""
-        ids = self._generator.integers(NUM_IDS, size=(COLUMNS, count))
-        return {f"item_{n}": column for n, column in enumerate(ids)}
 
 
 def artifact_of(model: str, sizes: Mapping[str, Any]) -> Path:
@@ -73,7 +45,7 @@ def artifact_of(model: str, sizes: Mapping[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(dict(sizes), sort_keys=True).encode()).hexdigest()[:12]
     folder = ARTIFACTS / f"{model}-{digest}"
     if not (folder / "artifact").exists():
-        log = _write_log(folder / "log" / "part-0.parquet", model)
+        log = _write_log(folder / "log" / "part-0.parquet", has_history="history" in sizes)
         run = api.load_run(_run_values(log, sizes))
         result = api.train(run, folder / "run", printer=lambda _: None, overwrite=True)
         api.export(result, folder / "artifact")
@@ -126,8 +98,8 @@ def _run_values(log: Path, sizes: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _write_log(path: Path, model: str, num_rows: int = 512) -> Path:
-    requests = Requests(model, seed=7)
+def _write_log(path: Path, *, has_history: bool, num_rows: int = 512) -> Path:
+    requests = LoadRequests(has_history=has_history, seed=7)
     rows = [
         {**requests.user(), **{name: int(one[0]) for name, one in requests.candidates(1).items()}}
         for _ in range(num_rows)

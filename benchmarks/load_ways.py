@@ -6,6 +6,8 @@
 - `no_scheduler`: `rankloom serve`, first come, first served, nothing refused, given up or cut;
 - `fifo`: as `no_scheduler`, but what would be late is refused;
 - `all`: `rankloom serve` as it is.
+
+All keep so much time free before a deadline as an answer needs to be back at the client here.
 """
 
 from __future__ import annotations
@@ -16,19 +18,22 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from tests.integration.small import environment, rankloom_command
 
 from benchmarks.harness import ROOT
+from benchmarks.open_loop import ask_open_loop
 from benchmarks.serving_world import children_of, free_port
 from rankloom.cli.main import ENVIRONMENT
 
 START_S = 120.0
+ANSWER_MS = 2.5
+"""From the end of the work until the client has it, on a machine that clients and server share."""
 _SIMPLE = {"order": "fifo", "batching": False, "max_micro_batch_ms": None, "booking": False}
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"cache_bytes": 0, "scheduling": _SIMPLE},
@@ -50,20 +55,73 @@ class LoadedServer:
     def __init__(self, process: subprocess.Popen[str], port: int) -> None:
         self._pids = children_of(process.pid)
         self.url = f"http://127.0.0.1:{port}"
-        self._start_s, self._begun = time.monotonic(), self._cpu_s()
 
-    def cpu_shares(self) -> Mapping[str, float]:
-        """Give the cores that each process took on average since the server was ready."""
-        elapsed_s = time.monotonic() - self._start_s
-        return {name: (now - self._begun[name]) / elapsed_s for name, now in self._cpu_s().items()}
-
-    def _cpu_s(self) -> dict[str, float]:
+    def cpu_s(self) -> dict[str, float]:
+        """Give the processor seconds that each process took so far."""
         ticks = os.sysconf("SC_CLK_TCK")
         found = {}
         for name, pid in self._pids.items():
             fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
             found[name] = (int(fields[11]) + int(fields[12])) / ticks
         return found
+
+
+class Variant(NamedTuple):
+    """A way to serve, and how many requests find their user's state."""
+
+    way: str
+    hit_share: float
+
+    @property
+    def name(self) -> str:
+        """Name it; the share is said where it matters."""
+        keeps_states = WAYS[self.way].get("cache_bytes") != 0
+        return f"{self.way} {self.hit_share:.0%} hits" if keeps_states else self.way
+
+
+def compare_under_load(
+    artifact: Path,
+    variants: Sequence[Variant],
+    plan: Mapping[str, Any],
+    *,
+    rates: Callable[[Mapping[str, Mapping[str, Any]]], Sequence[float]],
+    threads: int,
+) -> dict[str, Any]:
+    """Ask all variants at one rate after the other, taking turns at each.
+
+    All servers are there all the time, and at any moment one of them is asked: so a machine that is
+    slower for some minutes is so for all of them.
+
+    Args:
+        artifact: To serve.
+        variants: What is compared.
+        plan: As `open_loop.Asker` takes it, with `warm_up` and `seconds`, without `hit_share`.
+        rates: Gives the rates, from what was found of each variant without load.
+        threads: Of each compute process.
+
+    Returns:
+        Variant -> `unloaded`, and of all `rates` what was found and cores that processes took.
+    """
+    with ExitStack() as stack:
+        servers = {
+            one: stack.enter_context(server_of(artifact, one.way, threads=threads))
+            for one in variants
+        }
+        found: dict[str, Any] = {}
+        for one, server in servers.items():
+            unloaded = ask_open_loop(server.url, {**plan, "hit_share": one.hit_share})
+            found[one.name] = {"unloaded": unloaded, "rates": []}
+        for rate in rates({name: one["unloaded"] for name, one in found.items()}):
+            loaded = {**plan, "rate": rate, "warm_up": 5}
+            for one, server in servers.items():
+                before = server.cpu_s()
+                at = ask_open_loop(server.url, {**loaded, "hit_share": one.hit_share})
+                took = {name: after - before[name] for name, after in server.cpu_s().items()}
+                cpu_shares = {name: cpu_s / plan["seconds"] for name, cpu_s in took.items()}
+                found[one.name]["rates"] += [
+                    {"offered_per_s": rate, **at, "cpu_shares": cpu_shares}
+                ]
+    return found
 
 
 @contextmanager
@@ -78,7 +136,9 @@ def server_of(artifact: Path, way: str, *, threads: int) -> Iterator[LoadedServe
     with tempfile.TemporaryDirectory(prefix="rankloom-load-") as made:
         folder, port = Path(made), free_port()
         config, log = folder / "server.yaml", folder / "server.log"
-        config.write_text(yaml.safe_dump({"front_ends": 1, "threads": threads, **WAYS[way]}))
+        scheduling = {"answer_ms": ANSWER_MS, **WAYS[way].get("scheduling", {})}
+        values = {**WAYS[way], "front_ends": 1, "threads": threads, "scheduling": scheduling}
+        config.write_text(yaml.safe_dump(values))
         command = (
             [sys.executable, "-m", "benchmarks.plain_server", artifact, config, str(port)]
             if way == "plain"

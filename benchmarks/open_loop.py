@@ -1,6 +1,6 @@
 """Clients that ask at the times of a Poisson process, however long answers take.
 
-    found = ask_open_loop(url, plan)
+    found = ask_open_loop(url, plan | {"rate": 40, "seconds": 8})
 
 They run in a process of their own, which says how much of a core it took. A request's time counts
 from when it was to be sent. Nobody hangs up at the deadline, so that latencies beyond it are seen.
@@ -16,21 +16,24 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from benchmarks.harness import ROOT
+from benchmarks.load_requests import LoadRequests
 from rankloom.serving import wire
 from rankloom.serving.client import DEADLINE_HEADER, PATH
 from rankloom.serving.request import RankRequest, RankResult
 
+ROOT = Path(__file__).resolve().parent.parent
 THREADS = 256
 """Requests that can be under way; more than the server takes."""
 TIMEOUT_S = 20.0
-SETTLE_S = 0.5
-"""Between two rates."""
+UNLOADED_MS = 5000.0
+"""Deadline of requests that are asked one after the other."""
 GIVEN_UP = "waited until"
 """What the server says of a request that it admitted, and then could not answer in time."""
 
@@ -55,19 +58,20 @@ class Asker:
 
     Args:
         url: Of the server.
-        plan: `model`, `seed`, `candidates` (counts to choose from), `deadlines_ms` (likewise),
-            `hit_share` and `known_users`: of how many users the hits are.
+        plan: `has_history`, `candidates` (counts to choose from), `deadlines_ms` (likewise),
+            `hit_share` and `known_users`: of how many users the hits are, the same in all plans;
+            `seed` of all else.
     """
 
     def __init__(self, url: str, plan: Mapping[str, Any]) -> None:
-        # Only this process draws requests; the one that starts it may not have what that needs.
-        from benchmarks.load_models import Requests
-
         self._address = urlsplit(url).netloc
         self._plan = plan
-        self._requests = Requests(plan["model"], plan["seed"])
-        self._generator = np.random.default_rng(plan["seed"])
-        self.known = [self._requests.user() for _ in range(plan["known_users"])]
+        known = LoadRequests(has_history=plan["has_history"], seed=0)
+        self.known = [known.user() for _ in range(plan["known_users"])]
+        # New users are new at every rate.
+        seeds = [1, plan["seed"], int(1000 * plan.get("rate", 0))]
+        self._requests = LoadRequests(has_history=plan["has_history"], seed=seeds)
+        self._generator = np.random.default_rng(seeds)
         self._candidates = {
             count: [self._requests.candidates(count) for _ in range(8)]
             for count in plan["candidates"]
@@ -100,8 +104,8 @@ class Asker:
             (result,) = wire.decode_results(body)
             if isinstance(result, RankResult):
                 timing = result.timing_ms
-                work_ms = timing.get("user", 0.0) + timing.get("candidates", 0.0)
-                return Asked(*times, "ok", bool(result.is_hit), work_ms)
+                work_ms = timing["user"] + timing["candidates"]
+                return Asked(*times, "ok", timing["user"] == 0, work_ms)
         text = body.decode("utf-8", "replace")
         if status in {503, 504}:
             return Asked(*times, "given_up" if GIVEN_UP in text else "refused")
@@ -123,16 +127,16 @@ class Asker:
 
 
 def ask_open_loop(url: str, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """Run the plan in a process of its own.
+    """Run a plan in a process of its own.
 
     Args:
         url: Of the server.
-        plan: As `Asker` takes it, with `warm_up` (requests one after the other before anything is
-            counted), `seconds` of each rate, and `rates` (requests a second) or `loads` (the same
-            in multiples of what the work of the warm-up would let one thread do).
+        plan: As `Asker` takes it, with `warm_up`, requests one after the other, and either `rate`,
+            requests a second, and `seconds`; or none of them: then the warm-up is what counts, and
+            all known users are asked for before it.
 
     Returns:
-        `unloaded`: the warm-up's second half; `rates`: of each what was asked, see `summary_of`.
+        See `summary_of`; `clients_cpu_share`, cores that the process took.
     """
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.open_loop", url, json.dumps(plan)],
@@ -179,44 +183,40 @@ def summary_of(asked: Sequence[Asked], seconds: float) -> dict[str, Any]:
 def _quantiles(values: Sequence[float]) -> dict[str, float] | None:
     if not values:
         return None
-    return {f"p{at}": float(np.percentile(values, at)) for at in (50, 95, 99)}
+    quantiles = {f"p{at}": float(np.percentile(values, at)) for at in (50, 95, 99)}
+    return {"mean": float(np.mean(values)), **quantiles}
 
 
-def _one_after_the_other(asker: Asker, count: int) -> list[Asked]:
-    """Ask for every known user, then for drawn ones, waiting for each answer."""
-    known = [asker.draw() for _ in asker.known]
-    requests = [
-        RankRequest(user=user, candidates=one.candidates, deadline_ms=5000.0)
-        for user, one in zip(asker.known, known, strict=True)
+def _one_after_the_other(asker: Asker, users: Sequence[Any], count: int) -> list[Asked]:
+    """Ask for some users, then drawn requests, each with time enough; gives the drawn ones."""
+    drawn = [asker.draw() for _ in range(len(users) + count)]
+    for user, one in zip(users, drawn, strict=False):
+        asker.ask(replace(one, user=user, deadline_ms=UNLOADED_MS), time.perf_counter())
+    return [
+        asker.ask(replace(one, deadline_ms=UNLOADED_MS), time.perf_counter())
+        for one in drawn[len(users) :]
     ]
-    drawn = [asker.draw() for _ in range(count)]
-    requests += [
-        RankRequest(user=one.user, candidates=one.candidates, deadline_ms=5000.0) for one in drawn
-    ]
-    return [asker.ask(one, time.perf_counter()) for one in requests][-count // 2 :]
 
 
-def _at_rate(
-    asker: Asker, pool: ThreadPoolExecutor, rate: float, seconds: float, seed: int
-) -> dict[str, Any]:
+def _at_rate(asker: Asker, rate: float, seconds: float, seed: int) -> dict[str, Any]:
     """Ask at the times of a Poisson process, then wait for all answers."""
     generator = np.random.default_rng([seed, int(rate * 1000)])
     gaps = generator.exponential(1 / rate, size=int(rate * seconds * 2 + 100))
     due = np.cumsum(gaps)
     due = due[due < seconds]
     requests = [asker.draw() for _ in due]
-    cpu_s, start_s = time.process_time(), time.perf_counter()
-    futures = []
-    for after_s, request in zip(due.tolist(), requests, strict=True):
-        wait_s = start_s + after_s - time.perf_counter()
-        if wait_s > 0:
-            time.sleep(wait_s)
-        futures.append(pool.submit(asker.ask, request, start_s + after_s))
-    asked = [one.result() for one in futures]
-    elapsed_s = time.perf_counter() - start_s
-    cpu_share = (time.process_time() - cpu_s) / elapsed_s
-    time.sleep(SETTLE_S)
-    return {"offered_per_s": rate, **summary_of(asked, seconds), "clients_cpu_share": cpu_share}
+    with ThreadPoolExecutor(THREADS) as pool:
+        cpu_s, start_s = time.process_time(), time.perf_counter()
+        futures = []
+        for after_s, request in zip(due.tolist(), requests, strict=True):
+            wait_s = start_s + after_s - time.perf_counter()
+            if wait_s > 0:
+                time.sleep(wait_s)
+            futures.append(pool.submit(asker.ask, request, start_s + after_s))
+        asked = [one.result() for one in futures]
+        elapsed_s = time.perf_counter() - start_s
+        cpu_share = (time.process_time() - cpu_s) / elapsed_s
+    return {**summary_of(asked, seconds), "clients_cpu_share": cpu_share}
 
 
 def main() -> None:
@@ -224,13 +224,13 @@ def main() -> None:
     url, text = sys.argv[1:]
     plan = json.loads(text)
     asker = Asker(url, plan)
-    unloaded = _one_after_the_other(asker, plan["warm_up"])
-    capacity = 1e3 / float(np.mean([one.work_ms for one in unloaded]))
-    rates = plan.get("rates") or [load * capacity for load in plan["loads"]]
-    with ThreadPoolExecutor(THREADS) as pool:
-        found = [_at_rate(asker, pool, rate, plan["seconds"], plan["seed"]) for rate in rates]
-    summary = summary_of(unloaded, 1.0)
-    print(json.dumps({"unloaded": summary, "capacity_per_s": capacity, "rates": found}))
+    is_loaded = "rate" in plan
+    began = _one_after_the_other(asker, () if is_loaded else asker.known, plan["warm_up"])
+    if is_loaded:
+        found = _at_rate(asker, plan["rate"], plan["seconds"], plan["seed"])
+    else:
+        found = summary_of(began, 1.0)
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":
