@@ -98,16 +98,17 @@ def test_the_margin_follows_the_noise() -> None:
         scheduler = Scheduler(SchedulerConfig())
         fates, _ = simulate(scheduler, arrivals, CPU, noise=noise)
         margins.append(scheduler.load(0.0).margin * scheduler.costs.batch.deviation)
-        admitted = [one for one in fates[300:] if one.end != "refused"]
+        # Once costs are learned and the thread counts as busy.
+        admitted = [one for one in fates[500:] if one.end != "refused"]
         assert len(admitted) > 500
         assert sum(one.end != "in time" for one in admitted) < 0.02 * len(admitted)
-    assert margins[1] > 3 * margins[0]
+    assert margins[1] > 1.5 * margins[0]
 
 
 def test_credits_serve_by_urgency() -> None:
     """Slack rates 2 and 4, so weights 1 and 1/2: pieces are served two to one."""
     config = SchedulerConfig(
-        **{**POLICIES["edf"], "max_micro_batch_ms": 2.0},
+        **{**POLICIES["edf"], "max_micro_batch_ms": 2.0, "max_slack_share": 0.0},
         guess_batch_ms=0.5,
         guess_candidate_us=1.0,
     )

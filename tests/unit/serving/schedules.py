@@ -22,6 +22,7 @@ EXACT = SchedulerConfig(
     min_margin=0.0,
     max_micro_batch_ms=None,
     max_cutting_cost=1.0,
+    max_slack_share=0.0,
     batching=False,
     booking=False,
 )

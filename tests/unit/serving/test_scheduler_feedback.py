@@ -12,10 +12,11 @@ from rankloom.serving.scheduling.margin import Margin
 from rankloom.serving.scheduling.work import Timing
 
 
-def busy_margin() -> Margin:
-    margin = Margin(SchedulerConfig(margin=2.0, late_share=0.01))
+def busy_margin(**changes: float) -> Margin:
+    margin = Margin(SchedulerConfig(margin=2.0, late_share=0.01, **changes))
     for second in range(1, 6):
         margin.worked(float(second), 1.0)
+        margin.asked(float(second), 2.0)
     assert margin.is_busy
     return margin
 
@@ -38,8 +39,22 @@ def test_while_the_thread_idles_timely_asks_say_nothing() -> None:
     assert margin.value == 2.0
 
 
+def test_with_time_to_spare_little_of_the_margin_counts() -> None:
+    margin = Margin(SchedulerConfig())
+    for at in range(100):
+        margin.asked(at / 10, 0.02)  # a fifth of the time
+    assert margin.in_use == 0.5
+    margin.answered(is_late=True)
+    assert margin.value == 2.0
+    for at in range(100, 200):
+        margin.asked(at / 10, 0.12)
+    assert margin.in_use == 2.0
+    margin.answered(is_late=True)
+    assert margin.in_use == margin.value == 2.25
+
+
 def test_the_margin_keeps_its_bounds() -> None:
-    margin = Margin(SchedulerConfig(min_margin=1.9, max_margin=2.1))
+    margin = busy_margin(min_margin=1.9, max_margin=2.1)
     for _ in range(10):
         margin.answered(is_late=True)
     assert margin.value == 2.1
@@ -49,23 +64,38 @@ def test_the_margin_keeps_its_bounds() -> None:
 
 
 def test_an_idle_thread_that_refuses_for_the_margin_alone_lowers_it() -> None:
-    one = scheduler(margin=1.0)
-    assert one.submit(ask(1, 2.9), 0.0, has_state=True) is not None  # 2 ms are raised to 3.05
+    one = scheduler(margin=1.0, min_margin=0.95)
+    assert one.submit(ask(1, 2.9), 0.0, has_state=True) is not None  # 2 ms are raised to 3.0
     assert one.load(0.0).margin == pytest.approx(0.98)
     assert one.submit(ask(1, 1.9), 0.0, has_state=True) is not None  # late by any margin
     assert one.load(0.0).margin == pytest.approx(0.98)
 
 
-def test_late_and_dropped_asks_raise_the_margin() -> None:
+def test_late_and_dropped_asks_raise_the_margin_when_time_is_scarce() -> None:
     one = scheduler(margin=1.0)
-    for key in (1, 2):
-        assert one.submit(ask(key, 10.0 * key), 0.0, has_state=True) is None
+    # 1,001 ms of work are asked for.
+    for key, size in ((1, 100), (2, 100), (3, 99_600)):
+        one.submit(ask(key, 10.0 * key, size), 0.0, has_state=True)
     work = one.next(0.0).work
     assert work is not None
     one.finished(work, 0.030, 0.030)  # 1 was due at 10 ms
     assert one.load(0.0).margin == pytest.approx(1.25)
     assert one.next(0.030).dropped == (2,)
     assert one.load(0.0).margin == pytest.approx(1.5)
+
+
+def test_batches_are_as_long_as_the_most_urgent_of_recent_requests_could_wait() -> None:
+    # Deadlines of 40 ms, of which work takes 11: half of the other 29 is room for 14.5 ms.
+    one = scheduler(max_micro_batch_ms=5.0, max_slack_share=0.5)
+    one.costs.note_slack(29e-3)
+    assert one.costs.room_s == pytest.approx(13.5e-3)
+    one.costs.note_slack(8e-3)  # an urgent one: 4 ms would be less than the least
+    assert one.costs.room_s == pytest.approx(4e-3)
+    one.costs.note_slack(-1.0)  # which cannot be in time, whatever others do
+    assert one.costs.room_s == pytest.approx(4e-3)
+    for _ in range(300):
+        one.costs.note_slack(29e-3)
+    assert one.costs.room_s == pytest.approx(13.5e-3, rel=0.01)
 
 
 @pytest.mark.parametrize("has_state", [True, False])

@@ -112,7 +112,8 @@ def test_predictions_are_raised_by_the_margin() -> None:
     plain = ask(1, 2.9)  # takes 2
     assert scheduler(margin=0.5).submit(plain, 0.0, has_state=True) is None
     # The deviation of the guess is a half: with a margin of 1, 2 ms become 3.05.
-    assert scheduler(margin=1.0).submit(plain, 0.0, has_state=True) is not None
+    raised = scheduler(margin=1.0, min_margin=1.0)
+    assert raised.submit(plain, 0.0, has_state=True) is not None
 
 
 def test_there_is_room_for_so_many() -> None:

@@ -10,6 +10,10 @@ from rankloom.serving.scheduling.latency_model import LatencyModel, Prediction
 from rankloom.serving.scheduling.work import Timing
 
 
+SLACK_MEMORY = 50
+"""Requests after which an urgent one is nearly forgotten."""
+
+
 class Costs:
     """The two latency models, and the rates that planning reads off them.
 
@@ -24,6 +28,8 @@ class Costs:
         )
         self._max_batch_s = (config.max_micro_batch_ms or math.inf) / 1e3
         self._max_cutting_cost = config.max_cutting_cost
+        self._max_slack_share = config.max_slack_share
+        self._slack_s: float | None = None
         self.batch = LatencyModel(
             [config.guess_candidate_us / 1e3, 0.0, 0.0, config.guess_batch_ms / 1e3],
             forgetting=config.forgetting,
@@ -43,7 +49,18 @@ class Costs:
     def room_s(self) -> float:
         """Give the longest candidate part of a batch, so long that cutting costs little."""
         overhead_s = self.overhead_s
-        return max(self._max_batch_s - overhead_s, overhead_s / self._max_cutting_cost)
+        longest_s = max(self._max_batch_s, self._max_slack_share * (self._slack_s or 0.0))
+        return max(longest_s - overhead_s, overhead_s / self._max_cutting_cost)
+
+    def note_slack(self, slack_s: float) -> None:
+        """Note how long a new request could wait; of one that cannot be in time it says nothing."""
+        if slack_s <= 0.0:
+            return
+        least_s = self._slack_s
+        if least_s is None or slack_s < least_s:
+            self._slack_s = slack_s
+        else:
+            self._slack_s = least_s + (slack_s - least_s) / SLACK_MEMORY
 
     def begin_with(self, timings: Sequence[Timing]) -> None:
         """Learn from work that was done before the first ask came.

@@ -107,6 +107,9 @@ class Scheduler:
         if user is not None:
             user.waiting[ask.key] = entry
             user.charge(self.costs, self.config)
+        own_s = entry.left_s(self.costs.overhead_s)
+        self.costs.note_slack(entry.deadline_s - now - own_s)
+        self._admission.margin.asked(now, own_s)
         refusal = self._objection(entry, now)
         if refusal is None or self._is_probe(entry, refusal, now):
             return None
@@ -219,7 +222,7 @@ class Scheduler:
         return entry.is_probe
 
     def _raised_pace(self, now: float) -> Pace:
-        return self._pace(now, margin=self._admission.margin.value)
+        return self._pace(now, margin=self._admission.margin.in_use)
 
     def _pace(self, now: float, *, margin: float) -> Pace:
         """Say how fast work is expected to go, raised by so many deviations."""
