@@ -9,7 +9,6 @@ from rankloom.serving.scheduling.config import SchedulerConfig
 from rankloom.serving.scheduling.latency_model import LatencyModel, Prediction
 from rankloom.serving.scheduling.work import Timing
 
-
 SLACK_MEMORY = 50
 """Requests after which an urgent one is nearly forgotten."""
 
