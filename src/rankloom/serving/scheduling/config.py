@@ -35,7 +35,7 @@ class SchedulerConfig(Config):
     max_micro_batch_ms: PositiveFloat | None = 8.0
     """Longest batch of candidates, by prediction: about what an urgent request waits for one that
     has begun. None: requests are not cut. User work and set-wise requests are never cut."""
-    max_slack_share: Share = 0.5
+    max_slack_share: Share = 0.75
     """Batches may be longer than `max_micro_batch_ms` where nobody needs short ones: up to this
     share of the time that the most urgent of recent requests could have waited."""
     max_cutting_cost: Annotated[float, Field(gt=0, le=1)] = 0.25
