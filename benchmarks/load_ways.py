@@ -13,25 +13,22 @@ All keep so much time free before a deadline as an answer needs to be back at th
 from __future__ import annotations
 
 import os
-import re
-import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
-from tests.integration.small import environment, rankloom_command
+from tests.integration.served import Server, running
+from tests.integration.small import rankloom_command
 
 from benchmarks.harness import ROOT
 from benchmarks.open_loop import ask_open_loop
-from benchmarks.serving_world import children_of, free_port
+from benchmarks.serving_world import children_of
 from rankloom.cli.main import ENVIRONMENT
 
-START_S = 120.0
 ANSWER_MS = 2.5
 """From the end of the work until the client has it, on a machine that clients and server share."""
 _SIMPLE = {"order": "fifo", "batching": False, "max_micro_batch_ms": None, "booking": False}
@@ -48,13 +45,12 @@ class LoadedServer:
     """A server that runs.
 
     Args:
-        process: Its supervisor.
-        port: On the loopback.
+        server: Where it serves, and its supervisor.
     """
 
-    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
-        self._pids = children_of(process.pid)
-        self.url = f"http://127.0.0.1:{port}"
+    def __init__(self, server: Server) -> None:
+        self._pids = children_of(server.process.pid)
+        self.url = server.url
 
     def cpu_s(self) -> dict[str, float]:
         """Give the processor seconds that each process took so far."""
@@ -134,36 +130,16 @@ def server_of(artifact: Path, way: str, *, threads: int) -> Iterator[LoadedServe
         threads: Of the compute process.
     """
     with tempfile.TemporaryDirectory(prefix="rankloom-load-") as made:
-        folder, port = Path(made), free_port()
-        config, log = folder / "server.yaml", folder / "server.log"
+        config = Path(made, "server.yaml")
         scheduling = {"answer_ms": ANSWER_MS, **WAYS[way].get("scheduling", {})}
         values = {**WAYS[way], "front_ends": 1, "threads": threads, "scheduling": scheduling}
         config.write_text(yaml.safe_dump(values))
         command = (
-            [sys.executable, "-m", "benchmarks.plain_server", artifact, config, str(port)]
+            [sys.executable, "-m", "benchmarks.plain_server", str(artifact), str(config)]
             if way == "plain"
-            else rankloom_command("serve", artifact, "--config", config, "--port", str(port))
+            else rankloom_command("serve", artifact, "--config", config, "--port", "0")
         )
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                list(map(str, command)),
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                text=True,
-                env=environment(**ENVIRONMENT),
-                cwd=ROOT,
-            )
-        try:
-            until_s = time.monotonic() + START_S
-            while not re.search(r"^serving  http", log.read_text(), re.MULTILINE):
-                if process.poll() is not None or time.monotonic() > until_s:
-                    raise RuntimeError(f"no server: {log.read_text()}")
-                time.sleep(0.05)
-            yield LoadedServer(process, port)
-        finally:
-            process.terminate()
-            try:
-                process.wait(40)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+        # The plain server is a module of this repository.
+        places = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+        with running(command, Path(made), PYTHONPATH=places, **ENVIRONMENT) as one:
+            yield LoadedServer(one)

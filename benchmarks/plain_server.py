@@ -1,6 +1,6 @@
 """A plain server: the same server around the network as it is written.
 
-    python -m benchmarks.plain_server ARTIFACT CONFIG PORT
+    python -m benchmarks.plain_server ARTIFACT CONFIG
 
 A request's history is encoded once; all else is computed for every row, the user's columns repeated
 beside each candidate. HTTP, decoding, deadlines and rejection are those of `rankloom serve`. The
@@ -122,8 +122,8 @@ def main() -> None:
         setattr(loaded, Engine.__name__, PlainEngine)
         compute.main()
         return
-    artifact, config, port = sys.argv[1:]
-    settings = load_serve_config(Path(config), [f"port={port}"])
+    artifact, config = sys.argv[1:]
+    settings = load_serve_config(Path(config), ["port=0"])
     PlainSupervisor(Path(artifact), settings, report=lambda line: print(line, flush=True)).run()
 
 

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -129,15 +129,28 @@ class Server:
 @contextmanager
 def server(artifact: Path, folder: Path, *options: str) -> Iterator[Server]:
     """Run `rankloom serve` on a free port, and end it whatever happens."""
+    with running(rankloom_command("serve", artifact, "--port", "0", *options), folder) as one:
+        yield one
+
+
+@contextmanager
+def running(command: Sequence[str], folder: Path, **variables: str) -> Iterator[Server]:
+    """Run a command that serves, from when it says so, and end it whatever happens.
+
+    Args:
+        command: Such as `rankloom serve`.
+        folder: For its output, as `server.log`; made if it is not there.
+        **variables: Of its environment, beside those of all tests.
+    """
     log = folder / "server.log"
     folder.mkdir(parents=True, exist_ok=True)
     with log.open("w") as output:
         process = subprocess.Popen(
-            rankloom_command("serve", artifact, "--port", "0", *options),
+            command,
             stdout=output,
             stderr=subprocess.STDOUT,
             text=True,
-            env=environment(),
+            env=environment(**variables),
             cwd=folder,
         )
     try:
