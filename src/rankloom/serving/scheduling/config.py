@@ -58,9 +58,9 @@ class SchedulerConfig(Config):
     guess_candidate_us: NonNegativeFloat = 10.0
     """A candidate's share of a batch, before any is observed."""
     margin: NonNegativeFloat = 2.0
-    """Deviations that a prediction is raised by for admission, at the start."""
+    """Deviations that a prediction is raised by for admission when time is scarce, at the start."""
     min_margin: NonNegativeFloat = 0.5
-    """The margin falls no further, however often requests are refused while the thread is idle."""
+    """The margin falls no further; as long as there is time to spare, this is what counts of it."""
     max_margin: NonNegativeFloat = 6.0
     """The margin rises no further, however many admitted requests are late."""
     late_share: Annotated[float, Field(gt=0, lt=1)] = 0.005
