@@ -236,6 +236,6 @@ def _with_hashes(schema: Values, hashed: Mapping[str, int]) -> Values:
 
 
 def _digest(log: str, model: str) -> str:
-    """Give what changes when a run file does, so that its cells start anew."""
-    text = json.dumps(LOGS[log].values(model), sort_keys=True)
+    """Give what changes when a run file does, so that its cells start anew; not where it lies."""
+    text = json.dumps(LOGS[log].values(model), sort_keys=True).replace(str(ROOT), "")
     return sha256(text.encode()).hexdigest()[:16]
