@@ -10,7 +10,8 @@ Five ways to spend a number of rows, given as a share of those of one whole tabl
 
 All give the network the same width of each feature, and hold the same memory, but for the few rows
 of missing values. Model, optimizer and penalty are those of the log's recipe for all ways. Early
-stopping on the validation split, test metrics of its best checkpoint.
+stopping on the validation split, test metrics of its best checkpoint. A twentieth of the rows is
+tried on the simulated log alone: of Frappe's 5,399 it would leave 270.
 """
 
 from __future__ import annotations
@@ -42,10 +43,9 @@ SIMULATED = LOG | {"rows.train": 400_000, "rows.valid": 50_000, "rows.test": 150
 WAYS = ("full", "hashed", "hashed_largest", "unified_1", "unified_2")
 MACHINE_MATTERS = False
 SETTINGS: dict[str, Any] = {
-    "logs": ["simulated", "frappe"],
+    "logs": {"simulated": [1.0, 0.25, 0.05], "frappe": [1.0, 0.25]},
     "models": ["dcn_v2"],
     "ways": list(WAYS),
-    "shares": [1.0, 0.25, 0.05],
     "seeds": 3,
     "common": {},
 }
@@ -121,9 +121,9 @@ def planned_cells(settings: Mapping[str, Any]) -> list[Cell]:
             },
         )
         for seed in range(settings["seeds"])
-        for log in settings["logs"]
+        for log, shares in settings["logs"].items()
         for model in settings["models"]
-        for share in settings["shares"]
+        for share in shares
         for way in settings["ways"]
         if way != "full" or share == 1
     ]

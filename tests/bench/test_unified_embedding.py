@@ -51,7 +51,7 @@ def test_the_unified_table_holds_the_same_numbers() -> None:
 
 def test_breadth_comes_first_and_whole_tables_once() -> None:
     cells = planned_cells(SETTINGS)
-    count = len(SETTINGS["logs"]) * (1 + 4 * len(SETTINGS["shares"]))
+    count = sum(1 + 4 * len(shares) for shares in SETTINGS["logs"].values())
     assert [cell.repeat for cell in cells] == [0] * count + [1] * count + [2] * count
     assert len({cell.id for cell in cells}) == len({cell.digest for cell in cells}) == 3 * count
 
@@ -68,7 +68,7 @@ def test_every_way_runs_from_end_to_end(
     monkeypatch.setattr(trainer, "matmul_rate", lambda *_: 1e12)
     arguments = ["unified_embedding", "--results", str(tmp_path)]
     changes = {
-        "logs": ["small"], "models": ["mlp"], "shares": [1.0, 0.3], "seeds": 1,
+        "logs": {"small": [1.0, 0.3]}, "models": ["mlp"], "seeds": 1,
         "common": {"training.epochs": 1},
     }  # fmt: skip
     for key, value in changes.items():
