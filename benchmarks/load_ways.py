@@ -12,10 +12,12 @@ All keep so much time free before a deadline as an answer needs to be back at th
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,11 +28,12 @@ from tests.integration.small import rankloom_command
 
 from benchmarks.harness import ROOT
 from benchmarks.open_loop import ask_open_loop
-from benchmarks.serving_world import children_of
 from rankloom.cli.main import ENVIRONMENT
 
 ANSWER_MS = 2.5
 """From the end of the work until the client has it, on a machine that clients and server share."""
+RESTING_S = 0.03
+"""Processor time that all servers may take in a quarter of a second without being asked."""
 _SIMPLE = {"order": "fifo", "batching": False, "max_micro_batch_ms": None, "booking": False}
 WAYS: dict[str, dict[str, Any]] = {
     "plain": {"cache_bytes": 0, "scheduling": _SIMPLE},
@@ -49,7 +52,7 @@ class LoadedServer:
     """
 
     def __init__(self, server: Server) -> None:
-        self._pids = children_of(server.process.pid)
+        self._pids = server.children()
         self.url = server.url
 
     def cpu_s(self) -> dict[str, float]:
@@ -86,7 +89,7 @@ def compare_under_load(
     """Ask all variants at one rate after the other, taking turns at each.
 
     All servers are there all the time, and at any moment one of them is asked: so a machine that is
-    slower for some minutes is so for all of them.
+    slower for some minutes is so for all of them. None is asked while another still computes.
 
     Args:
         artifact: To serve.
@@ -110,6 +113,7 @@ def compare_under_load(
         for rate in rates({name: one["unloaded"] for name, one in found.items()}):
             loaded = {**plan, "rate": rate, "warm_up": 5}
             for one, server in servers.items():
+                _rest(servers.values())
                 before = server.cpu_s()
                 at = ask_open_loop(server.url, {**loaded, "hit_share": one.hit_share})
                 took = {name: after - before[name] for name, after in server.cpu_s().items()}
@@ -118,6 +122,16 @@ def compare_under_load(
                     {"offered_per_s": rate, **at, "cpu_shares": cpu_shares}
                 ]
     return found
+
+
+def _rest(servers: Iterable[LoadedServer]) -> None:
+    """Wait until all servers have done what they were asked: one that refuses nothing goes on."""
+    servers = list(servers)
+    took_s = math.inf
+    while took_s > RESTING_S:
+        before_s = sum(sum(one.cpu_s().values()) for one in servers)
+        time.sleep(0.25)
+        took_s = sum(sum(one.cpu_s().values()) for one in servers) - before_s
 
 
 @contextmanager

@@ -14,7 +14,9 @@ learns it while it serves. Two machines: on `cpu` a batch costs little beside it
 - `batching`: `edf_reject`, and requests share batches where that pays;
 - `micro_batches`: `edf_reject`, and long requests are cut;
 - `booking`: `edf_reject`, and under overload long waits and long requests are refused first;
-- `full`: all three; the server's defaults;
+- `full`: all three;
+- `hold`: `full`, and for a moment nothing is tried that asks for no less than what was refused; the
+  server's defaults;
 - `credit`: `full`, batches filled by credits that grow with urgency (SCORPIO, arXiv:2505.23022);
 - `ladder`: `full`, and what is refused is tried again with 1/2 and 1/4 of its candidates.
 
@@ -66,6 +68,7 @@ POLICIES: dict[str, dict[str, Any]] = {
     "micro_batches": {"batching": False, "booking": False},
     "booking": {"batching": False, "max_micro_batch_ms": None},
     "full": {},
+    "hold": {"refusal_hold": 0.5},
     "credit": {},
     "ladder": {},
 }
@@ -111,7 +114,7 @@ def run_cell(cell: Cell) -> dict[str, Any]:
     arrivals = draw_arrivals(
         machine, load=cell.options["load"], count=cell.options["requests"], seed=cell.repeat
     )
-    config = SchedulerConfig(**POLICIES[policy])
+    config = SchedulerConfig(**{"refusal_hold": 0.0, **POLICIES[policy]})
     scheduler = CreditScheduler(config) if policy == "credit" else Scheduler(config)
     rungs = RUNGS if policy == "ladder" else (1.0,)
     fates, work = simulate(scheduler, arrivals, machine, rungs=rungs, seed=cell.repeat)
@@ -148,6 +151,7 @@ def measure(arrivals: Sequence[Arrival], fates: Sequence[Fate]) -> dict[str, Any
         "offered_per_s": len(fates) / duration_s,
         "in_time_share": _share(fates, "in time"),
         "refused_share": _share(fates, "refused"),
+        "held_share": sum(fate.was_held for fate in fates) / len(fates),
         "failed_share_of_admitted": 1.0 - len(in_time) / max(len(admitted), 1),
         "late_share_of_admitted": _share(fates, "late") * len(fates) / max(len(admitted), 1),
         "in_time_share_of": {
@@ -206,8 +210,9 @@ def _by_load(groups: Mapping[str, Any]) -> dict[str, list[str]]:
 def _worth(policies: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, float]:
     """Compare medians at one load.
 
-    Each part over `edf_reject`; `credit` and `ladder` over `full`; and the value that an answer
-    with fewer candidates must have, beside a whole one, for `ladder` to be worth as much as `full`.
+    Each part over `edf_reject`; `hold`, `credit` and `ladder` over `full`; which share of refusals
+    `hold` gives untried; and the value that an answer with fewer candidates must have, beside a
+    whole one, for `ladder` to be worth as much as `full`.
     """
 
     def of(policy: str, key: str = "goodput_per_s") -> float:
@@ -216,11 +221,15 @@ def _worth(policies: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, flo
     worth = {}
     for base, others in (
         ("edf_reject", ("batching", "micro_batches", "booking", "full")),
-        ("full", ("credit", "ladder")),
+        ("full", ("hold", "credit", "ladder")),
     ):
         for other in others:
             if base in policies and other in policies and of(base):
                 worth[f"{other}_over_{base}"] = of(other) / of(base)
+    if "hold" in policies:
+        worth["held_share_of_refused"] = of("hold", "held_share") / max(
+            of("hold", "refused_share"), 1e-9
+        )
     if "ladder" in policies and of("ladder") > of("ladder", "whole_per_s"):
         fewer = of("ladder") - of("ladder", "whole_per_s")
         worth["ladder_break_even"] = (of("full") - of("ladder", "whole_per_s")) / fewer

@@ -24,7 +24,13 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import yaml
-from tests.integration.served import MODELS, Server, golden_requests
+from tests.integration.served import (
+    MODELS,
+    Server,
+    children_of,
+    golden_requests,
+    settings_of,
+)
 from tests.integration.small import environment, rankloom_command, small_values, write_small_log
 from tests.unit.serving.store_world import RedisServer, running_redis
 
@@ -101,7 +107,7 @@ class World:
 
     def children(self) -> dict[str, int]:
         """Give the server's processes: `compute`, `front-1`, `front-2` -> process id."""
-        return children_of(self.server.process.pid)
+        return self.server.children()
 
     def fronts(self) -> dict[str, int]:
         """Give the front ends."""
@@ -199,34 +205,8 @@ def free_port() -> int:
         return port
 
 
-def children_of(pid: int) -> dict[str, int]:
-    """Give a supervisor's processes by name."""
-    found = {}
-    for entry in Path("/proc").iterdir():
-        if not entry.name.isdigit():
-            continue
-        try:
-            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-        except (OSError, IndexError):
-            continue
-        if parent == pid and (settings := _settings_of(int(entry.name))) is not None:
-            number = settings.get("number")
-            found["compute" if number is None else f"front-{number}"] = int(entry.name)
-    return found
-
-
-def _settings_of(pid: int) -> dict[str, Any] | None:
-    """Read what the supervisor told a child; none of a process that is none, or ends."""
-    try:
-        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
-    except OSError:
-        return None
-    told = [word for word in words if word.startswith("{")]
-    return json.loads(told[0]) if "-m" in words and told else None
-
-
 def _is_ready(pid: int, name: str) -> bool:
-    settings = _settings_of(pid)
+    settings = settings_of(pid)
     return settings is not None and Path(settings["metrics"], f"{name}.ready").exists()
 
 

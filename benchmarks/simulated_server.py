@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from rankloom.serving.refusals import Hold, RecentRefusals
 from rankloom.serving.scheduling.config import SchedulerConfig
 from rankloom.serving.scheduling.plan import Entry
 from rankloom.serving.scheduling.scheduler import Scheduler
@@ -66,6 +67,8 @@ class Fate:
     latency_s: float = 0.0
     kept: float = 1.0
     """Share of its candidates that was scored."""
+    was_held: bool = False
+    """Refused untried, because of what was refused before."""
 
 
 def draw_arrivals(machine: Machine, *, load: float, count: int, seed: int) -> list[Arrival]:
@@ -125,6 +128,7 @@ def simulate(
     rng = np.random.default_rng([seed, 1])
     fates = [Fate() for _ in arrivals]
     events_of = {one.ask.user_key: one.ask.num_events for one in arrivals}
+    refusals = RecentRefusals()
     busy_s, batches, requests, now = 0.0, 0, 0, 0.0
     work: Work | None = None
     seconds, ends_s, place = 0.0, math.inf, 0
@@ -132,7 +136,7 @@ def simulate(
         if place < len(arrivals) and arrivals[place].ask.arrived_s < ends_s:
             arrival = arrivals[place]
             now, place = arrival.ask.arrived_s, place + 1
-            _submit(scheduler, arrival, fates[arrival.ask.key], rungs)
+            _submit(scheduler, arrival, fates[arrival.ask.key], rungs, refusals)
         else:
             assert work is not None
             now, ends_s = ends_s, math.inf
@@ -158,14 +162,28 @@ def simulate(
     return fates, {"busy_share": busy_s / now, "requests_per_batch": requests / max(batches, 1)}
 
 
-def _submit(scheduler: Scheduler, arrival: Arrival, fate: Fate, rungs: Sequence[float]) -> None:
+def _submit(
+    scheduler: Scheduler,
+    arrival: Arrival,
+    fate: Fate,
+    rungs: Sequence[float],
+    refusals: RecentRefusals,
+) -> None:
     ask = arrival.ask
+    now, budget_s = ask.arrived_s, arrival.class_ms / 1e3
+    fate.end = "refused"
+    fate.was_held = refusals.cover(ask.num_candidates, budget_s, now)
+    if fate.was_held:
+        return
+    scheduler.was_spared(refusals.take_spared(), now)
     for share in rungs:
         smaller = replace(ask, num_candidates=max(round(share * ask.num_candidates), 1))
-        if scheduler.submit(smaller, ask.arrived_s, has_state=arrival.has_state) is None:
-            fate.kept = share
+        refusal = scheduler.submit(smaller, now, has_state=arrival.has_state)
+        if refusal is None:
+            fate.end, fate.kept = "", share
             return
-    fate.end = "refused"
+        if refusal.holds_s:
+            refusals.note(Hold(refusal.as_candidates, budget_s, now + refusal.holds_s))
 
 
 def _true_seconds(

@@ -84,20 +84,8 @@ class Server:
         return self.ask("POST", "/v1/rank", {"deadline_ms": 20_000, **given, **members})
 
     def children(self) -> dict[str, int]:
-        """Give the processes: `compute` and `front` (any one of them) -> process id."""
-        found = {}
-        for entry in Path("/proc").iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
-                line = (entry / "cmdline").read_text()
-            except (OSError, ValueError, IndexError):
-                continue
-            if parent == self.process.pid:
-                name = "compute" if "rankloom.serving.compute" in line else "front"
-                found[name] = int(entry.name)
-        return found
+        """Give the server's processes: `compute`, `front-1`, `front-2` -> process id."""
+        return children_of(self.process.pid)
 
     def wait_until_ready(self, *, digest: str | None = None, timeout_s: float = 120.0) -> None:
         """Wait until it answers, or until it serves an artifact."""
@@ -173,3 +161,29 @@ def is_running(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
         return False
+
+
+def children_of(pid: int) -> dict[str, int]:
+    """Give a supervisor's processes by name."""
+    found = {}
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        try:
+            parent = int((entry / "stat").read_text().rsplit(")", 1)[1].split()[1])
+        except (OSError, IndexError):
+            continue
+        if parent == pid and (settings := settings_of(int(entry.name))) is not None:
+            number = settings.get("number")
+            found["compute" if number is None else f"front-{number}"] = int(entry.name)
+    return found
+
+
+def settings_of(pid: int) -> dict[str, Any] | None:
+    """Read what the supervisor told a child; none of a process that is none, or ends."""
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+    except OSError:
+        return None
+    told = [word for word in words if word.startswith("{")]
+    return json.loads(told[0]) if "-m" in words and told else None

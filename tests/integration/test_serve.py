@@ -116,7 +116,7 @@ def test_metrics_are_of_all_processes(artifacts: dict[str, Path], running: Serve
 
 def test_a_killed_front_end_is_started_anew(artifacts: dict[str, Path], running: Server) -> None:
     request = golden_requests(artifacts["separated"])[0]
-    victim = running.children()["front"]
+    victim = running.children()["front-1"]
     with Load(lambda: running.rank(request)) as load:
         load.wait_for_more()
         os.kill(victim, signal.SIGKILL)

@@ -25,7 +25,7 @@ from rankloom.artifact.verify import verify
 from rankloom.errors import DeadlineError, OverloadedError, RankLoomError, ServingError
 from rankloom.serving.checking import check_apart
 from rankloom.serving.config import ComputeSettings
-from rankloom.serving.desk import Desk, Outcome, Question, RetiredError, Scores
+from rankloom.serving.desk import Desk, Outcome, Question, Refused, RetiredError, Scores
 from rankloom.serving.frames import Frame, FrameBuffer, Kind, encode_frame, unpack_parts
 from rankloom.serving.loaded import Loaded, load
 from rankloom.serving.processes import set_up_log, settings_of_child, share_python
@@ -124,6 +124,7 @@ class Connection(asyncio.Protocol):
             arrived_s=message["arrived_s"],
             deadline_s=message["deadline_s"],
             keep_state=message["keep_state"],
+            num_spared=message["num_spared"],
         )
         answer = self._answer(number)
         try:
@@ -330,8 +331,10 @@ def _frame_of(number: int, outcome: Outcome) -> Frame:
             "tasks": list(outcome.scores),
         }
         return Frame(Kind.RESULT, about, list(outcome.scores.values()))
-    code = next(CODES[kind] for kind in type(outcome).__mro__ if kind in CODES)
-    return Frame(Kind.FAILED, {"number": number, "code": code, "detail": str(outcome)})
+    error, hold = (outcome.error, outcome.hold) if isinstance(outcome, Refused) else (outcome, None)
+    code = next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+    about = {"number": number, "code": code, "detail": str(error), "hold": hold}
+    return Frame(Kind.FAILED, about)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ import numpy.typing as npt
 from rankloom.errors import DeadlineError, OverloadedError, ServingError
 from rankloom.serving.engine import Engine, Prepared, Slice, Tensors, UserState
 from rankloom.serving.parts import Parts
+from rankloom.serving.refusals import Hold
 from rankloom.serving.scheduling.config import SchedulerConfig
 from rankloom.serving.scheduling.scheduler import Scheduler
 from rankloom.serving.scheduling.work import Ask, Refusal, UserWork, Work
@@ -54,6 +55,8 @@ class Question:
     """When its answer must be with the client."""
     keep_state: bool = True
     """Whether its user's state may take a place in the cache."""
+    num_spared: int = 0
+    """Candidates of requests since the one before it that a `Hold` kept from being tried."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +71,16 @@ class Scores:
     """Whether the user's state was kept from before."""
 
 
-Outcome = Scores | ServingError
+@dataclass(frozen=True)
+class Refused:
+    """A refusal, and what it says of other requests."""
+
+    error: ServingError
+    hold: Hold
+    """Requests that need not be tried."""
+
+
+Outcome = Scores | Refused | ServingError
 
 
 @dataclass
@@ -199,7 +211,7 @@ class Desk:
 
     def _admit(
         self, key: int, question: Question, answer: Callable[[Outcome], None]
-    ) -> ServingError | None:
+    ) -> Refused | ServingError | None:
         """Let the scheduler decide about a question; gives why it is refused."""
         generation = self._generations.get(question.digest)
         if generation is None:
@@ -218,12 +230,16 @@ class Desk:
             num_events=parts.num_events,
             user_key=pending.user_key,
             group=(question.digest, group),
+            is_divisible=engine.is_divisible,
         )
         now = time.monotonic()
+        self._scheduler.was_spared(question.num_spared, now)
         refusal = self._scheduler.submit(ask, now, has_state=state is not None)
         if refusal is not None:
             self._metrics.reject(refusal.reason)
-            return _refused(refusal, now)
+            budget_s = question.deadline_s - question.arrived_s
+            hold = Hold(refusal.as_candidates, budget_s, now + refusal.holds_s)
+            return Refused(_error_of(refusal, now), hold)
         self._pending[key] = pending
         generation.num_pending += 1
         if state is None:
@@ -348,7 +364,7 @@ class Desk:
                 del self._generations[digest]
 
 
-def _refused(refusal: Refusal, now: float) -> ServingError:
+def _error_of(refusal: Refusal, now: float) -> ServingError:
     """Say why the scheduler did not admit a request."""
     after = refusal.retry_after_s
     again = "Ask for fewer candidates, or give more time." if after is None else "Ask again later."

@@ -32,6 +32,7 @@ from rankloom.serving.aside import LARGE_CANDIDATES, aside
 from rankloom.serving.decoding import Decoding
 from rankloom.serving.frames import Frame, FrameBuffer, Kind, encode_frame, pack_parts
 from rankloom.serving.front.blend import order_of
+from rankloom.serving.refusals import Hold, RecentRefusals
 from rankloom.serving.request import RankRequest, RankResult, Served
 from rankloom.serving.store.config import StoreConfig
 from rankloom.serving.store.door import DoorCounts, FeatureDoor
@@ -97,6 +98,7 @@ class Remote(asyncio.Protocol):
         self._waiting: dict[int, asyncio.Future[_Answer]] = {}
         self._decodings: dict[str, Decoding] = {}
         self._counted = DoorCounts()
+        self._refusals = RecentRefusals()
         self._current: Decoding | None = None
         self._transport: asyncio.Transport | None = None
         self._alive_s = 0.0
@@ -187,6 +189,9 @@ class Remote(asyncio.Protocol):
         arrived_s = time.monotonic()
         budget_ms = self._deadline_ms if request.deadline_ms is None else request.deadline_ms
         deadline_s = arrived_s + budget_ms / 1e3
+        if self._refusals.cover(request.num_candidates, budget_ms / 1e3, arrived_s):
+            self._metrics.reject("held")
+            raise OverloadedError("server: has no room for a request more. Ask again later.")
         while True:
             current = self._ready()
             if current is None:
@@ -228,6 +233,7 @@ class Remote(asyncio.Protocol):
             "deadline_s": deadline_s,
             "user_key": decoded.user_key,
             "keep_state": keep_state,
+            "num_spared": self._refusals.take_spared(),
             "num_rows": decoded.parts.num_rows,
             "layout": layout,
         }
@@ -299,6 +305,7 @@ class Remote(asyncio.Protocol):
         self._transport = None
         self._current = None
         self._decodings.clear()
+        self._refusals.clear()
         for future in self._waiting.values():
             if not future.done():
                 future.set_exception(_ended())
@@ -314,6 +321,8 @@ class Remote(asyncio.Protocol):
             scores = dict(zip(message["tasks"], frame.arrays, strict=True))
             self._settle(message, _Answer(scores, message["timing_ms"], message["is_hit"]))
         elif frame.kind is Kind.FAILED:
+            if message["hold"] is not None:
+                self._refusals.note(Hold(*message["hold"]))
             kind = _ERRORS.get(message["code"])
             error = _Retired() if kind is None else kind(message["detail"])
             self._settle(message, error)
@@ -327,6 +336,7 @@ class Remote(asyncio.Protocol):
             self._current = self._decodings[message]
             self._decodings = {message: self._current}
             self._counted = DoorCounts()
+            self._refusals.clear()
             self.has_begun.set()
             if self._log is not None:
                 self._log.begin(self._current.served, self._current.examples)

@@ -15,7 +15,7 @@ import pytest
 
 from rankloom.artifact.golden import GoldenRequest, read_golden
 from rankloom.errors import DeadlineError, OverloadedError, ServingError
-from rankloom.serving.desk import Desk, Outcome, Question, RetiredError, Scores
+from rankloom.serving.desk import Desk, Outcome, Question, Refused, RetiredError, Scores
 from rankloom.serving.engine import Engine, UserState
 from rankloom.serving.parts import Parts, take_apart, user_key
 from rankloom.serving.scheduling.config import SchedulerConfig
@@ -174,7 +174,25 @@ def test_batches_and_pieces_give_the_same_scores(artifacts: dict[str, Path]) -> 
 
 def test_what_cannot_be_in_time_is_refused_at_once(office: Office) -> None:
     question = office.question(office.requests[0], budget_s=1e-6)
-    assert isinstance(office.ask(question).get(timeout=0), DeadlineError)
+    refused = office.ask(question).get(timeout=0)
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, DeadlineError)
+    # It is never to be in time: that says nothing of when there will be room.
+    assert refused.hold.until_s <= time.monotonic()
+
+
+def test_a_refusal_says_which_requests_need_not_be_tried(artifacts: dict[str, Path]) -> None:
+    office = Office(artifacts["separated"], max_waiting=1)
+    office.ask(office.question(office.requests[0]))
+    question = office.question(office.requests[0], budget_s=0.05)
+    before = time.monotonic()
+    refused = office.ask(question).get(timeout=0)
+    assert isinstance(refused, Refused)
+    # Its user's state is to be computed, too.
+    assert refused.hold.num_candidates > question.parts.num_rows
+    assert refused.hold.budget_s == pytest.approx(0.05)
+    assert before < refused.hold.until_s < before + 0.15
+    office.close()
 
 
 def test_what_waited_too_long_is_given_up(artifacts: dict[str, Path]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,6 +13,7 @@ from tests.unit.serving.front_doubles import SERVED
 
 from rankloom.errors import OverloadedError, RequestError
 from rankloom.serving.frames import Frame, FrameBuffer, Kind, encode_frame
+from rankloom.serving.refusals import Hold
 from rankloom.serving.remote import STALLED_AFTER_S, Remote
 from rankloom.serving.request import RankRequest
 from rankloom.serving.telemetry.metrics import Metrics
@@ -72,6 +74,40 @@ def test_many_candidates_are_decoded_beside_the_loop(
     with pytest.raises(RequestError):
         asyncio.run(remote.rank(request))
     assert cast("Any", remote._current).threads == [thread]
+
+
+def refuse(remote: Remote, hold: Hold) -> None:
+    about = {"number": 1, "code": "overloaded", "detail": "", "hold": hold}
+    remote.data_received(encode_frame(Frame(Kind.FAILED, about)))
+
+
+def test_what_was_refused_a_moment_ago_is_refused_without_being_decoded(tmp_path: Path) -> None:
+    remote = connected(tmp_path)
+    current = cast("Any", remote._current)
+    request = RankRequest(user={}, candidates={"item": [7] * 10})
+    refuse(remote, Hold(num_candidates=10, budget_s=0.1, until_s=time.monotonic() + 60.0))
+    with pytest.raises(OverloadedError, match="no room"):
+        asyncio.run(remote.rank(request))
+    assert not current.threads
+    # What asks for less, or has more time, is tried.
+    for other in (
+        RankRequest(user={}, candidates={"item": [7] * 9}),
+        RankRequest(user={}, candidates={"item": [7] * 10}, deadline_ms=200.0),
+    ):
+        with pytest.raises(RequestError):
+            asyncio.run(remote.rank(other))
+    assert len(current.threads) == 2
+
+
+def test_refusals_are_forgotten_with_the_process_that_refused(tmp_path: Path) -> None:
+    remote = connected(tmp_path)
+    current = remote._current
+    refuse(remote, Hold(num_candidates=1, budget_s=9.0, until_s=time.monotonic() + 60.0))
+    remote.connection_lost(None)
+    remote.connection_made(cast("asyncio.Transport", object()))
+    remote._current = current
+    with pytest.raises(RequestError):
+        asyncio.run(remote.rank(RankRequest(user={}, candidates={"item": [7]})))
 
 
 def test_a_request_that_was_decoded_while_the_connection_was_lost_is_told_at_once(

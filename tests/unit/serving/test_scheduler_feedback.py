@@ -84,6 +84,19 @@ def test_late_and_dropped_asks_raise_the_margin_when_time_is_scarce() -> None:
     assert one.load(0.0).margin == pytest.approx(1.5)
 
 
+@pytest.mark.parametrize(("num_spared", "margin"), [(99_000, 1.25), (0, 1.0)])
+def test_time_is_scarce_even_if_what_wants_it_is_spared_the_trial(
+    num_spared: int, margin: float
+) -> None:
+    one = scheduler(margin=1.0)
+    one.submit(ask(1, 10.0), 0.0, has_state=True)
+    one.was_spared(num_spared, 0.0)  # 10 us each
+    work = one.next(0.0).work
+    assert work is not None
+    one.finished(work, 0.030, 0.030)
+    assert one.load(0.0).margin == pytest.approx(margin)
+
+
 def test_batches_are_as_long_as_the_most_urgent_of_recent_requests_could_wait() -> None:
     # Deadlines of 40 ms, of which work takes 11: half of the other 29 is room for 14.5 ms.
     one = scheduler(max_micro_batch_ms=5.0, max_slack_share=0.5)

@@ -8,6 +8,7 @@ import sys
 import pytest
 from tests.unit.serving.schedules import Thread, ask, keys, scheduler
 
+from rankloom.serving.scheduling.scheduler import LONGEST_HOLD_S
 from rankloom.serving.scheduling.work import UserWork
 
 
@@ -61,6 +62,35 @@ def test_who_would_be_late_is_refused_at_once() -> None:
     assert refusal.predicted_finish_s == pytest.approx(0.006)
     assert refusal.retry_after_s == pytest.approx(0.0001)
     assert one.submit(ask(3, 6.1, 300), 0.0, has_state=True) is None
+
+
+@pytest.mark.parametrize(
+    ("has_state", "refusal_hold", "as_candidates", "hold_ms"),
+    # The first takes 19 ms of 20, the second 4, or 6 with user work: as long as 200 candidates.
+    [
+        (True, 0.5, 300, 11.5),
+        (False, 0.5, 500, 12.5),
+        (True, 0.25, 300, 5.75),
+        (True, 0.0, 300, 0.0),
+    ],
+)
+def test_a_refusal_holds_for_a_part_of_the_time_until_there_is_room(
+    has_state: bool, refusal_hold: float, as_candidates: float, hold_ms: float
+) -> None:
+    one = scheduler(refusal_hold=refusal_hold)
+    assert one.submit(ask(1, 20.0, 1800), 0.0, has_state=True) is None
+    refusal = one.submit(ask(2, 17.0, 300), 0.0, has_state=has_state)
+    assert refusal is not None
+    assert refusal.as_candidates == pytest.approx(as_candidates)
+    assert 1e3 * refusal.holds_s == pytest.approx(hold_ms)
+
+
+def test_no_refusal_holds_for_long() -> None:
+    one = scheduler(max_waiting_candidates=1_000_000)
+    assert one.submit(ask(1, 5000.0, 400_000), 0.0, has_state=True) is None
+    refusal = one.submit(ask(2, 2000.0, 100_000), 0.0, has_state=True)
+    assert refusal is not None
+    assert refusal.holds_s == LONGEST_HOLD_S
 
 
 def test_who_needs_more_than_its_time_is_not_told_to_retry() -> None:

@@ -43,6 +43,10 @@ class SchedulerConfig(Config):
     its candidates' own cost, however long they are then."""
     answer_ms: NonNegativeFloat = 0.5
     """Kept free before each deadline for the answer's way back."""
+    refusal_hold: Share = 0.5
+    """A front end that has been refused a request refuses by itself what asks for no less in no
+    more time, for this share of the predicted time until there is room, and 100 ms at most. It
+    saves decoding what is going to be refused. 0: every request is tried."""
     max_waiting: PositiveInt = 256
     """Requests waiting; more are refused."""
     max_waiting_candidates: PositiveInt = 200_000

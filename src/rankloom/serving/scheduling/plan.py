@@ -11,6 +11,7 @@ from rankloom.serving.scheduling.config import SchedulerConfig
 from rankloom.serving.scheduling.costs import Costs
 from rankloom.serving.scheduling.work import Ask
 
+SHORTEST_S = 1e-9
 LOOK_AHEAD = 32
 """Entries behind the first batch among which more are sought for it."""
 
@@ -70,6 +71,11 @@ class Entry:
             num_pieces=pieces,
             can_join=config.batching and pieces == 1 and is_worth_it,
         )
+
+    def as_candidates(self, costs: Costs) -> float:
+        """Give its work, in candidates of an ask that waits for no user work."""
+        each_s = max(costs.candidate_s(self.ask.num_events), SHORTEST_S)
+        return self.ask.num_candidates + self.figures.user_s / each_s
 
     def left_s(self, overhead_s: float) -> float:
         """Predict all that is left of it, if nothing else is done."""

@@ -25,6 +25,8 @@ from rankloom.serving.scheduling.work import (
 _rank = attrgetter("rank")
 PROBE_AFTER_S = 1.0
 """When only such asks came for so long as cannot be in time by prediction, one is tried."""
+LONGEST_HOLD_S = 0.1
+"""What a refusal says of later asks is true no longer: those that wait may be withdrawn."""
 ROUNDING_S = 1e-6
 """Nobody is given up for so little: sums of times that are equal differ in their last digits."""
 
@@ -114,7 +116,19 @@ class Scheduler:
         if refusal is None or self._is_probe(entry, refusal, now):
             return None
         self._forget(entry, None)
-        return refusal
+        hold_s = self.config.refusal_hold * (refusal.retry_after_s or 0.0)
+        return refusal._replace(
+            as_candidates=entry.as_candidates(self.costs), holds_s=min(hold_s, LONGEST_HOLD_S)
+        )
+
+    def was_spared(self, num_candidates: int, now: float) -> None:
+        """Note asks that were not submitted because of refusals that hold; they were wanted, too.
+
+        Args:
+            num_candidates: Of all of them.
+            now: The time.
+        """
+        self._admission.margin.asked(now, num_candidates * self.costs.candidate_s(0))
 
     def next(self, now: float) -> Decision:
         """Choose the next work, and give up what it is too late for.

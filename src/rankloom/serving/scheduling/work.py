@@ -77,6 +77,10 @@ class Refusal(NamedTuple):
     retry_after_s: float | None
     """When the same ask may be admitted, from now; none when it takes more than its time even if
     nothing else is to be done."""
+    as_candidates: float = 0.0
+    """Its work, in candidates of an ask whose user's state is there."""
+    holds_s: float = 0.0
+    """For so long from now, an ask of no less work in no more time need not be tried."""
 
 
 class Decision(NamedTuple):

@@ -87,7 +87,11 @@ LATE = Family(
     "rankloom_deadline_misses", "counter", "Admitted requests that were not answered in time."
 )
 REJECTIONS = Family(
-    "rankloom_rejections", "counter", "Requests that were refused unscored.", ("reason",)
+    "rankloom_rejections",
+    "counter",
+    "Requests that were refused unscored: late, crowding out others, too many (full), or not tried "
+    "because of a refusal right before (held).",
+    ("reason",),
 )
 BATCH_CANDIDATES = Family(
     "rankloom_batch_candidates", "histogram", "Candidates scored at once.", (), MANY
