@@ -184,7 +184,7 @@ class Engine:
             inputs = self._inputs(parts.user, 1)
             made = self.ranker.programs.user_state(inputs)
             carried = {name: inputs[name] for name in self._carried}
-        return UserState({**carried, **made})
+        return UserState({name: _compact(one) for name, one in {**carried, **made}.items()})
 
     def prepare(self, parts: Parts, state: UserState) -> Prepared:
         """Look up and encode a request's candidates, and compute what depends on the request."""
@@ -245,6 +245,12 @@ def _state(ranker: Ranker, batch: Batch) -> dict[str, Tensor]:
     inputs = ranker.inputs(batch)
     user = ranker.programs.user_state(inputs)
     return {**user, **ranker.programs.request_state(inputs, user)}
+
+
+def _compact(value: Tensor) -> Tensor:
+    """Give a tensor that keeps no more memory than its own: a view would keep all it is part of."""
+    is_part = value.untyped_storage().nbytes() > value.numel() * value.element_size()
+    return value.clone() if is_part else value
 
 
 def _joined(parts: list[Tensor], dim: int) -> Tensor:
