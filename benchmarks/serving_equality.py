@@ -8,6 +8,8 @@ compared with what the artifact of its digest gives offline.
   candidates of several requests may share a run.
 - `... alone`: with batching and cutting off; scores to the bit, and hits of the user state cache to
   the bit of the misses before them.
+
+So many `requests` each way, hence twice as many through each interface.
 """
 
 from __future__ import annotations
@@ -39,7 +41,7 @@ from benchmarks.random_requests import ASKERS, Answer, RandomRequests, Request
 from rankloom.api import export, load_run, train
 from rankloom.artifact.ranker import Ranker, load
 
-SETTINGS: dict[str, Any] = {"requests": 10_000, "requests_of_a_cell": 2500, "clients": 4}
+SETTINGS: dict[str, Any] = {"requests": 5_000, "requests_of_a_cell": 2500, "clients": 4}
 MACHINE_MATTERS = False
 ALONE = ("scheduling.batching=false", "scheduling.max_micro_batch_ms=null")
 """Every request is scored in a run of its own, as offline."""

@@ -167,7 +167,7 @@ def _step_rate(run: Run, transforms: Transforms, seconds: float) -> float:
     network = network_to_train(model, hoist=training.hoist, is_grouped=is_grouped)
     loss = Loss(model.schema, auxiliary_weights=model.network.auxiliary_weights)
     dense = dense_optimizer(model.network, training.dense)
-    sparse = sparse_optimizer(model.embedder.table_groups(), training.sparse)
+    sparse = sparse_optimizer(model.sparse_tables(), training.sparse)
     with training_reader(run, transforms).batches(0) as reads:
         batches = [read.batch.to(device) for read in islice(reads, MODEL_BATCHES)]
     rates: list[float] = []

@@ -229,6 +229,7 @@ class _Draft:
                 },
                 "vocabularies": tuple(self.indexes),
                 "programs": tuple(contents.programs),
+                "candidates": self.model.network.candidates,
                 "outputs": tuple(self.hoisted.tasks),
                 "state": tuple(
                     {

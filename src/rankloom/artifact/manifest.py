@@ -144,6 +144,9 @@ class Manifest(Config):
     """Tables whose rows a vocabulary gives."""
     programs: tuple[Literal["user", "request", "candidate", "one_request"], ...]
     """Files of `programs/`."""
+    candidates: Literal["independent", "set"] = "independent"
+    """Whether a candidate's score depends on the request's other candidates: then they must be
+    scored together."""
     outputs: tuple[str, ...]
     """Tasks in the order of the candidate program's results."""
     state: tuple[StateEntry, ...]

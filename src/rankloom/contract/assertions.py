@@ -65,7 +65,7 @@ def has_the_parameters_of_its_cost_line(subject: Subject) -> None:
 
 
 def scores_rows_independently(subject: Subject) -> None:
-    """Changing one row's item changes that row only."""
+    """Changing one row's item changes that row only; its request's, with `candidates: set`."""
     model, batch = subject.build(), subject.batch()
     before = subject.logits(model, batch)
     item = batch.ids["item"]
@@ -74,15 +74,17 @@ def scores_rows_independently(subject: Subject) -> None:
     changed[1] = (changed[1] + 7) % subject.table_sizes["item"]
     after = subject.logits(model, replace(batch, ids={**batch.ids, "item": changed}))
     others = torch.arange(batch.num_rows) != 1
+    if model.network.candidates == "set":
+        others = batch.request_index != batch.request_index[1]
     assert_close(after[others], before[others], rtol=0, atol=1e-6)
     assert not torch.allclose(after[1], before[1], rtol=0, atol=1e-7), "row 1 did not change"
 
 
 def does_not_see_padding(subject: Subject) -> None:
-    """More padding of the histories changes nothing."""
+    """More padding of the histories, and more empty places of candidates, change nothing."""
     model = subject.build().train(False)
     inputs = _inputs(model, subject.batch())
-    padded = inputs._replace(
+    padded = _pad_places(inputs, 2)._replace(
         sequences={name: _pad(history, 5) for name, history in inputs.sequences.items()}
     )
     with torch.no_grad():
@@ -93,20 +95,30 @@ def does_not_see_padding(subject: Subject) -> None:
 
 
 def scores_candidates_apart(subject: Subject) -> None:
-    """Permuting a request's candidates permutes its logits; removing some changes no other."""
+    """Permuting a request's candidates permutes its logits; removing some changes no other.
+
+    With `candidates: set`, removing some may change the others.
+    """
     model = subject.build()
     batch = subject.batch(rows_of_request=(6,))
     together = subject.logits(model, batch)
     order = torch.tensor([4, 2, 0, 5, 1, 3])
     assert_close(subject.logits(model, take_rows(batch, order)), together[order], atol=1e-6, rtol=0)
+    if model.network.candidates == "set":
+        return
     alone = [subject.logits(model, take_rows(batch, torch.tensor([n]))) for n in range(6)]
     # A matmul's rows differ in the last bits with the number of rows.
     assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
 
 
 def is_the_same_grouped_and_flat(subject: Subject) -> None:
-    """A request's candidates score as they do with the request's columns repeated row by row."""
+    """A request's candidates score as they do with the request's columns repeated row by row.
+
+    With `candidates: set` they need not: row by row, every candidate is alone.
+    """
     model, batch = subject.build(), subject.batch()
+    if model.network.candidates == "set":
+        return
     assert_close(
         subject.logits(model, flatten(batch)), subject.logits(model, batch), atol=1e-6, rtol=1e-5
     )
@@ -222,10 +234,20 @@ def _pad(history: EventInputs, places: int) -> EventInputs:
         pad(history.events, (0, 0, places, 0), value=3.0),
         pad(history.mask, (places, 0), value=False),
         {
-            key: value if key == "age_newest" else pad(value, (places, 0), value=5.0)
+            key: value if value.dim() == 1 else pad(value, (places, 0), value=5.0)
             for key, value in history.times.items()
         },
     )
+
+
+def _pad_places(inputs: Inputs, places: int) -> Inputs:
+    """Add empty places for candidates to every request."""
+    assert inputs.slots is not None
+    assert inputs.slot_of_row is not None
+    width, of_row = inputs.slots.shape[1], inputs.slot_of_row
+    slots = nn.functional.pad(inputs.slots, (0, places), value=len(of_row))
+    moved = of_row // width * (width + places) + of_row % width
+    return inputs._replace(slots=slots, slot_of_row=moved)
 
 
 def _letters(subject: Subject, module: nn.Module) -> dict[str, float]:

@@ -37,7 +37,7 @@ def train(model: Model, batches: Iterator[Batch], *, steps: int) -> None:
 
     model.train()
     dense = dense_optimizer(model.network, AdamWConfig(lr=0.01))
-    sparse = sparse_optimizer(model.embedder.table_groups(), RowwiseAdagradConfig(lr=0.1))
+    sparse = sparse_optimizer(model.sparse_tables(), RowwiseAdagradConfig(lr=0.1))
     loss = Loss(model.schema, auxiliary_weights=model.network.auxiliary_weights)
     for _ in range(steps):
         train_step(

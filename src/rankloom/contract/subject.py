@@ -56,7 +56,9 @@ SMALL: dict[str, dict[str, Any]] = {
     },
     "per_feature": {"token_dim": 24},
     "shared_bottom": {"hidden_dims": (8,)},
+    "solar": {"dim": 16},
     "transformer": {"dim": 16},
+    "lmn": {"num_slots": 64, "top_k": 4, "dim": 8, "hidden_dim": 16},
 }
 """Config values that keep the contract quick, and those that have no default."""
 

@@ -39,6 +39,8 @@ class Call:
     kwargs: dict[str, Any]
     num_rows: sympy.Symbol
     """B."""
+    num_requests: sympy.Symbol
+    """R: of rows, between `to_slots` and `from_slots`."""
     before: Value | None = None
     """What an operand was before rows were merged, where the call is computed on that."""
 
@@ -57,7 +59,8 @@ class Call:
 
     def rows_of(self, output: Any) -> Rows | None:
         """Give where one of several results has its rows."""
-        return rows_of(output, self.num_rows, self.node)
+        found = rows_of(output, self.num_rows, self.node)
+        return found or rows_of(output, self.num_requests, self.node)
 
     def dim(self, place: int, default: int = 0) -> int:
         """Give a dimension of the first operand, counted from the front.

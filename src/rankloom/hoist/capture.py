@@ -64,6 +64,12 @@ class Capture:
         symbol: sympy.Symbol = self.batch_size.node.expr
         return symbol
 
+    @property
+    def num_requests(self) -> sympy.Symbol:
+        """R, as a symbol."""
+        symbol: sympy.Symbol = self.crossings["slots"].shape[0].node.expr
+        return symbol
+
     def arguments(self, network: nn.Module, values: Mapping[str, Tensor]) -> list[Any]:
         """Give what the graph's placeholders take.
 

@@ -35,6 +35,8 @@ from rankloom.hoist.values import (
 )
 from rankloom.schema import Rate
 
+CROSSING = (ours.expand.default, ours.to_slots.default, ours.from_slots.default)
+"""Operations that read how requests and rows belong together."""
 Rule = Callable[["Rewriter", Call], Any]
 """Gives the value of a call."""
 
@@ -249,6 +251,14 @@ class Rewriter:
             else:
                 node, factor = self._sym_size(self.crossing("request_index"), 0), block
             return node if factor == 1 else self._times(node, factor)
+        for dim, places in enumerate(self.capture.crossings["slots"].shape):
+            # Between to_slots and from_slots there are requests and their places.
+            if not isinstance(places, torch.SymInt):
+                continue
+            times = sympy.cancel(expression / places.node.expr)
+            if times.is_Integer:
+                node = self._sym_size(self.crossing("slots"), dim)
+                return node if times == 1 else self._times(node, int(times))
         return self._free_size(expression)
 
     def _free_size(self, expression: Any) -> fx.Node:
@@ -325,14 +335,22 @@ class Rewriter:
         leaves = list(_leaves((args, kwargs)))
         if any(leaf is UNKNOWN for leaf in leaves):
             raise refusal(node, "uses a by-product of an operation, whose rows are not known")
-        if node.target is not ours.expand.default and any(
+        if node.target not in CROSSING and any(
             isinstance(leaf, str) and leaf in CROSSINGS for leaf in leaves
         ):
-            raise refusal(node, "reads request_index, which only the network's door may")
+            raise refusal(
+                node,
+                "reads request_index or slots, which only the network's door, to_slots and "
+                "from_slots may",
+            )
         merged = [leaf for leaf in leaves if isinstance(leaf, Merged)]
         if merged and node.target not in MERGING:
             return self._call_before_merging(node, rule, merged, (args, kwargs))
-        return rule(self, Call(node, args, kwargs, self.capture.num_rows))
+        return rule(self, self._plain_call(node, args, kwargs))
+
+    def _plain_call(self, node: fx.Node, args: Any, kwargs: Any) -> Call:
+        capture = self.capture
+        return Call(node, args, kwargs, capture.num_rows, capture.num_requests)
 
     def _call_before_merging(
         self, node: fx.Node, rule: Rule, merged: Sequence[Merged], call: tuple[Any, Any]
@@ -347,7 +365,7 @@ class Rewriter:
         if not does_fit or not is_alone or any(one.rate != Rate.CONSTANT for one in others):
             raise refusal(node, "uses rows that were merged with a dimension before them")
         args, kwargs = _replacing(Merged, lambda one: one.value)(call)
-        before = Call(node, args, kwargs, self.capture.num_rows, merged[0].value)
+        before = replace(self._plain_call(node, args, kwargs), before=merged[0].value)
         return Merged(rule(self, before), tuple(node.meta["val"].shape))
 
 

@@ -38,8 +38,9 @@ class EventInputs(NamedTuple):
     mask: Tensor
     """(R, L) bool. True where there is an event."""
     times: dict[str, Tensor]
-    """gap_previous and gap_newest (R, L), user-rate, and age_newest (R,), request-rate: seconds.
-    Empty when the sequence has no time column."""
+    """first_event (R,) int64: the number of the first kept event, counted from the user's first one
+    ever. Where the sequence has a time column, in seconds: gap_previous and gap_newest (R, L),
+    user-rate, and age_newest (R,), request-rate."""
 
 
 class Inputs(NamedTuple):
@@ -110,6 +111,8 @@ class SequenceLayout:
     """Most events kept."""
     has_times: bool
     """Whether `EventInputs.times` is filled."""
+    features: Mapping[str, FeatureLayout] = field(default_factory=dict)
+    """What `read` finds beside the history in `Inputs.features`; the assembly fills it."""
 
     @property
     def width(self) -> int:
@@ -175,7 +178,11 @@ class Tokenization(Protocol):
 
 @runtime_checkable
 class SequenceEncoder(Protocol):
-    """Slot: a history -> tokens. `encode` never sees the candidate. Built for a SequenceLayout."""
+    """Slot: a history -> tokens. `encode` never sees the candidate. Built for a SequenceLayout.
+
+    An encoder whose tokens depend on the request's other candidates says `candidates = "set"`: then
+    `read` finds `slots` and `slot_of_row` in its inputs.
+    """
 
     reads_candidate: bool
     """Whether `read` looks at the candidate, which makes its tokens candidate-rate."""
@@ -189,6 +196,19 @@ class SequenceEncoder(Protocol):
 
     def read(self, state: State, candidate: Tensor | None, inputs: Inputs) -> Tensor:
         """Give (B, n, out_dim) tokens; `candidate` is (B, D), the candidate as an event."""
+
+
+@runtime_checkable
+class AuxiliarySequenceEncoder(SequenceEncoder, Protocol):
+    """A history encoder that trains on losses of its own, beside the tasks'."""
+
+    auxiliary_weights: Mapping[str, float]
+    """Loss -> its factor."""
+
+    def read_in_training(
+        self, state: State, candidate: Tensor | None, inputs: Inputs
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Give what `read` gives; and (B,) of each loss, with what else the log shows of rows."""
 
 
 @runtime_checkable

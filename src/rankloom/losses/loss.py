@@ -34,8 +34,9 @@ class Loss:
 
     Args:
         schema: The tasks.
-        auxiliary_weights: Tower set of `Output.auxiliary` -> factor: its logits are named
-            `<set>/<task>` and are trained on the same labels.
+        auxiliary_weights: Name in `Output.auxiliary` -> factor. What has this name is a loss of
+            each row; a tower set's logits are named `<set>/<task>` and are trained on the same
+            labels.
     """
 
     def __init__(
@@ -51,17 +52,21 @@ class Loss:
             [loss * self.schema.tasks[name].loss_weight for name, loss in tasks.items()]
         ).sum()
         auxiliary: dict[str, Tensor] = {}
-        for tower_set, weight in self.auxiliary_weights.items():
-            logits = {
-                name: output.auxiliary[f"{tower_set}/{name}"]
-                for name in self.schema.tasks
-                if f"{tower_set}/{name}" in output.auxiliary
-            }
-            if logits:
-                losses = [self._mean(name, logits, batch) for name in logits]
-                auxiliary[tower_set] = torch.stack(losses).sum()
-                total = total + weight * auxiliary[tower_set]
+        for name, weight in self.auxiliary_weights.items():
+            losses = self._auxiliary(name, output.auxiliary, batch)
+            if losses:
+                auxiliary[name] = torch.stack(losses).sum()
+                total = total + weight * auxiliary[name]
         return LossValues(total, tasks, auxiliary)
+
+    def _auxiliary(self, name: str, given: Mapping[str, Tensor], batch: Batch) -> list[Tensor]:
+        """Give the mean of a loss that the network made, or one for each task of a tower set."""
+        if name in given:
+            return [given[name].mean()]
+        logits = {
+            task: given[f"{name}/{task}"] for task in self.schema.tasks if f"{name}/{task}" in given
+        }
+        return [self._mean(task, logits, batch) for task in logits]
 
     def _mean(self, task: str, logits: Mapping[str, Tensor], batch: Batch) -> Tensor:
         spec = self.schema.tasks[task]

@@ -12,10 +12,11 @@ from torch import nn
 
 from rankloom.config import Choice, ChoiceOf, Config
 from rankloom.data.statistics import Statistics
-from rankloom.embedding import Embedder, EmbeddingConfig
+from rankloom.embedding import Embedder, EmbeddingConfig, FusedTables
 from rankloom.errors import ConfigError, did_you_mean, join_problems
 from rankloom.heads import HEADS
 from rankloom.interaction import INTERACTIONS
+from rankloom.layers.memory import MemoryTable, memory_tables
 from rankloom.layers.protocols import FeatureLayout, Layout
 from rankloom.models.network import Network
 from rankloom.schema import Rate, Schema
@@ -64,6 +65,10 @@ class Model:
         self.embedder.train(mode)
         self.network.train(mode)
         return self
+
+    def sparse_tables(self) -> list[FusedTables | MemoryTable]:
+        """Give what the sparse optimizer trains: the embedder's tables, and memories'."""
+        return [*self.embedder.table_groups(), *memory_tables(self.network)]
 
 
 def build_model(
@@ -117,6 +122,7 @@ def build_network(config: ModelConfig, layout: Layout, *, generator: torch.Gener
                 f"model.sequence.{name}: {choice.kind} compares events with the candidate, but no "
                 f"item feature shares the table of {', '.join(missing)}. Give one the same table."
             )
+        sequence = replace(sequence, features=layout.features)
         encoder = choice.cls(choice.config, sequence, generator=generator)
         encoders[name] = encoder
         rate = Rate.CANDIDATE if encoder.reads_candidate else sequence.rate

@@ -18,6 +18,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from rankloom.data.batch import Batch
+from rankloom.layers.memory import memory_tables
 from rankloom.losses import Loss
 from rankloom.models.build import Model
 from rankloom.models.example import example_batch
@@ -64,7 +65,7 @@ class ModelCost:
     parts: tuple[PartCost, ...]
     """In the order of the data."""
     tables: tuple[TableCost, ...]
-    """In the order of the schema."""
+    """In the order of the schema, then the memories'."""
 
     @property
     def parameters(self) -> int:
@@ -106,13 +107,12 @@ def model_cost(model: Model) -> ModelCost:
     finally:
         model.train(was_training)
     costs = [
-        PartCost(name, count_parameters(module), *counter.of(name))
-        for name, module in parts.items()
+        PartCost(name, _count_dense(module), *counter.of(name)) for name, module in parts.items()
     ]
     if len(network.towers):
         towers = count_parameters(network.towers)
         costs.append(PartCost("auxiliary towers (training only)", towers, 0.0, 0.0))
-    groups = model.embedder.table_groups()
+    groups = model.sparse_tables()
     tables = [TableCost(name, size, g.dim) for g in groups for name, size in g.sizes.items()]
     return ModelCost(tuple(costs), tuple(tables))
 
@@ -146,6 +146,11 @@ def training_flops(
 def count_parameters(module: nn.Module) -> int:
     """Count the numbers in a module's parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _count_dense(module: nn.Module) -> int:
+    tables = (table.weight.numel() for table in memory_tables(module))
+    return count_parameters(module) - sum(tables)
 
 
 class _PartCounter:

@@ -11,8 +11,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from rankloom.data.batch import make_slots
 from rankloom.layers.linear import linear
-from rankloom.layers.protocols import EventInputs, Inputs, Layout, Output, run_layers
+from rankloom.layers.protocols import (
+    AuxiliarySequenceEncoder,
+    Candidates,
+    EventInputs,
+    Inputs,
+    Layout,
+    Output,
+    run_layers,
+)
 from rankloom.ops import expand
 from rankloom.schema import Rate
 
@@ -61,10 +70,22 @@ class Network(nn.Module):
         )
 
     @property
+    def candidates(self) -> Candidates:
+        """Whether a candidate's score depends on the request's other candidates: if any part's."""
+        parts = (self.interaction, *self.encoders.values())
+        is_set = any(getattr(part, "candidates", "independent") == "set" for part in parts)
+        return "set" if is_set else "independent"
+
+    @property
     def auxiliary_weights(self) -> dict[str, float]:
-        """Set of auxiliary towers -> its factor in the loss."""
+        """Set of auxiliary towers, or `<sequence>/<loss>` of an encoder -> factor in the loss."""
         weight = getattr(self.interaction, "auxiliary_weight", 0.0)
-        return dict.fromkeys(self.towers, weight)
+        weights: dict[str, float] = dict.fromkeys(self.towers, weight)
+        for name in self.layout.sequences:
+            encoder = self.encoders[f"history_{name}"]
+            if isinstance(encoder, AuxiliarySequenceEncoder):
+                weights |= {f"{name}/{key}": one for key, one in encoder.auxiliary_weights.items()}
+        return weights
 
     def forward(self, inputs: Inputs) -> Output:
         """Score every row.
@@ -73,12 +94,13 @@ class Network(nn.Module):
             inputs: From the embedder, at R and B rows.
 
         Returns:
-            Task -> (B,) logits; auxiliary logits `after_<layer>/<task>` in training mode.
+            Task -> (B,) logits; in training mode, auxiliary logits `after_<layer>/<task>` and what
+            encoders give, as `<sequence>/<name>`.
         """
         rows = self._door(inputs)
-        rows = rows._replace(features={**rows.features, **self._read_histories(rows)})
+        read, auxiliary = self._read_histories(rows)
+        rows = rows._replace(features={**rows.features, **read})
         stack = run_layers(self.interaction, self.tokenization(rows))
-        auxiliary: dict[str, Tensor] = {}
         if self.training:
             for name, towers in self.towers.items():
                 readout = stack.readout(int(name.removeprefix("after_")))
@@ -90,6 +112,9 @@ class Network(nn.Module):
         """Give every row its request's inputs; the only place where rates meet."""
         index = inputs.request_index
         layout = self.layout
+        if self.candidates == "set" and inputs.slots is None:
+            slots, slot_of_row = make_slots(index, int(index[-1]) + 1)
+            inputs = inputs._replace(slots=slots, slot_of_row=slot_of_row)
 
         def at_rows(value: Tensor, rate: Rate) -> Tensor:
             if rate >= Rate.CANDIDATE:
@@ -117,9 +142,10 @@ class Network(nn.Module):
         }
         return inputs._replace(features=features, sequences=sequences, ids=ids)
 
-    def _read_histories(self, rows: Inputs) -> dict[str, Tensor]:
-        """Give each sequence's tokens side by side: (B, n * D)."""
-        read = {}
+    def _read_histories(self, rows: Inputs) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Give each sequence's tokens side by side, (B, n * D); and auxiliary tensors."""
+        read: dict[str, Tensor] = {}
+        auxiliary: dict[str, Tensor] = {}
         for name in self.layout.sequences:
             encoder = self.encoders[f"history_{name}"]
             history, layout = rows.sequences[name], self.layout.sequences[name]
@@ -128,5 +154,10 @@ class Network(nn.Module):
                 same = [rows.features[layout.candidate[column]] for column in layout.columns]
                 candidate = torch.cat(same, dim=1) if len(same) > 1 else same[0]
             state = encoder.encode(history.events, history.mask, history.times)
-            read[name] = encoder.read(state, candidate, rows).flatten(1)
-        return read
+            if self.training and isinstance(encoder, AuxiliarySequenceEncoder):
+                tokens, more = encoder.read_in_training(state, candidate, rows)
+                auxiliary |= {f"{name}/{key}": value for key, value in more.items()}
+            else:
+                tokens = encoder.read(state, candidate, rows)
+            read[name] = tokens.flatten(1)
+        return read, auxiliary

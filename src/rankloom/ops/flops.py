@@ -6,7 +6,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
+from torch.utils.flop_counter import (
+    FlopCounterMode,
+    sdpa_backward_flop_count,
+    sdpa_flop_count,
+)
 
 
 def _attention(
@@ -20,8 +24,24 @@ def _attention(
     return int(sdpa_flop_count(query, key, value))
 
 
-# torch has no formula for it, and would count it as nothing.
-_ATTENTION = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu  # noqa: SLF001
+def _attention_backward(
+    gradient: Sequence[int],
+    query: Sequence[int],
+    key: Sequence[int],
+    value: Sequence[int],
+    *_args: Any,
+    **_kwargs: Any,
+) -> int:
+    """Count its backward pass likewise: five products, the scores once more among them."""
+    return int(sdpa_backward_flop_count(gradient, query, key, value))
+
+
+# torch has no formulas for them, and would count them as nothing.
+_aten = torch.ops.aten
+_FORMULAS = {
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention,  # noqa: SLF001
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward,  # noqa: SLF001
+}
 
 
 def flop_counter() -> FlopCounterMode:
@@ -33,4 +53,4 @@ def flop_counter() -> FlopCounterMode:
         >>> counter.get_total_flops()
         48
     """
-    return FlopCounterMode(display=False, custom_mapping={_ATTENTION: _attention})
+    return FlopCounterMode(display=False, custom_mapping=_FORMULAS)

@@ -50,9 +50,24 @@ def sum_by_id(ids: Tensor, values_VD: Tensor) -> tuple[Tensor, Tensor]:
         unique_ids: (U,) int64, ascending.
         sums: (U, D).
     """
+    unique_ids, order, first = group_ids(ids)
+    # embedding_bag gathers and sums in one pass: 3x faster than index_add on a CPU.
+    return unique_ids, F.embedding_bag(order, values_VD, first, mode="sum")
+
+
+def group_ids(ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Put equal ids side by side.
+
+    Args:
+        ids: (V,) int64.
+
+    Returns:
+        unique_ids: (U,) int64, ascending.
+        order: (V,) int64. Places of the ids, group by group; within a group, as they stood.
+        first: (U,) int64. Where each group begins in `order`.
+    """
     sorted_ids, order = torch.sort(ids, stable=True)
     is_first = torch.ones_like(sorted_ids, dtype=torch.bool)
     torch.ne(sorted_ids[1:], sorted_ids[:-1], out=is_first[1:])
     first = is_first.nonzero().squeeze(1)
-    # embedding_bag gathers and sums in one pass: 3x faster than index_add on a CPU.
-    return sorted_ids[first], F.embedding_bag(order, values_VD, first, mode="sum")
+    return sorted_ids[first], order, first

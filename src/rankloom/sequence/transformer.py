@@ -21,6 +21,7 @@ from rankloom.config import Config
 from rankloom.errors import ConfigError, join_problems
 from rankloom.layers.divisors import nearest_divisors
 from rankloom.layers.dropout import Dropout
+from rankloom.layers.heads import in_heads, out_of_heads
 from rankloom.layers.init import normal_, xavier_uniform_
 from rankloom.layers.linear import linear
 from rankloom.layers.norm import LayerNorm
@@ -178,18 +179,6 @@ class Transformer(nn.Module):
         events = in_heads(state.events, self.config.num_heads)
         mask = state.mask[:, None, None]
         return out_of_heads(F.scaled_dot_product_attention(query, events, events, attn_mask=mask))
-
-
-def in_heads(x_BLW: Tensor, num_heads: int) -> Tensor:
-    """Cut (B, L, W) into (B, H, L, W / H)."""
-    x_BHLd: Tensor = x_BLW.unflatten(2, (num_heads, -1)).transpose(1, 2)
-    return x_BHLd
-
-
-def out_of_heads(x_BHLd: Tensor) -> Tensor:
-    """Undo `in_heads`."""
-    x_BLW: Tensor = x_BHLd.transpose(1, 2).flatten(2)
-    return x_BLW
 
 
 def check(config: TransformerConfig, layout: SequenceLayout) -> None:

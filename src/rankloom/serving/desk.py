@@ -230,6 +230,7 @@ class Desk:
             num_events=parts.num_events,
             user_key=pending.user_key,
             group=(question.digest, group),
+            is_divisible=engine.is_divisible,
         )
         now = time.monotonic()
         self._scheduler.was_spared(question.num_spared, now)

@@ -111,6 +111,7 @@ class Engine:
             if rate_of_input(name, layout) == Rate.USER
         }
         self.is_batchable = all(dim is not None for dim in self._request_dims.values())
+        self.is_divisible = ranker.manifest.candidates == "independent"
 
     @classmethod
     def load(cls, folder: Path, *, device: Literal["auto", "cpu", "cuda"] = "cpu") -> Engine:

@@ -7,12 +7,17 @@ import math
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
+from rankloom.layers.memory import memory_tables
 from rankloom.training.config import AdamWConfig, ConstantSchedule, CosineSchedule, PlateauSchedule
 
 
 def dense_optimizer(network: nn.Module, config: AdamWConfig) -> Optimizer:
-    """Build AdamW with two groups: matrices decay, vectors (norms, biases) do not."""
-    parameters = [p for p in network.parameters() if p.requires_grad]
+    """Build AdamW with two groups: matrices decay, vectors (norms, biases) do not.
+
+    Memories' tables are left to the sparse optimizer.
+    """
+    tables = {id(table.weight) for table in memory_tables(network)}
+    parameters = [p for p in network.parameters() if p.requires_grad and id(p) not in tables]
     # A per-token bias is (T, D): what decays is what multiplies, so names decide and not ranks.
     is_bias = {
         id(p) for name, p in network.named_parameters() if name.endswith("bias") or p.ndim < 2

@@ -14,22 +14,25 @@ from torch import Tensor
 
 from rankloom.embedding import FusedTables, Lookup
 from rankloom.errors import ConfigError, did_you_mean, join_problems
+from rankloom.layers.memory import MemoryTable
 from rankloom.ops.segment import sum_by_id
 from rankloom.training.config import RowwiseAdagradConfig, SparseAdamConfig
+
+Tables = FusedTables | MemoryTable
 
 
 class SparseOptimizer(ABC):
     """Base of the table optimizers: dedupes, scales and applies; subclasses give the step.
 
     Args:
-        groups: The embedder's groups of tables.
+        groups: The embedder's groups of tables, and the network's memories.
         config: Learning rate and decay, per table where stated.
 
     Raises:
         ConfigError: The config names a table that does not exist.
     """
 
-    def __init__(self, groups: Sequence[FusedTables], config: Any) -> None:
+    def __init__(self, groups: Sequence[Tables], config: Any) -> None:
         self.groups = list(groups)
         self.config = config
         self.lr_factor = 1.0
@@ -49,7 +52,7 @@ class SparseOptimizer(ABC):
         self._options = [_TableOptions(group, config) for group in self.groups]
 
     @abstractmethod
-    def new_state(self, group: FusedTables) -> dict[str, Tensor]:
+    def new_state(self, group: Tables) -> dict[str, Tensor]:
         """Give a group's optimizer state: tensors with one entry per row."""
 
     @abstractmethod
@@ -58,20 +61,17 @@ class SparseOptimizer(ABC):
 
     @torch.no_grad()
     def step(self, lookups: Sequence[Lookup]) -> None:
-        """Apply the gradients of the looked-up vectors, if they have any.
+        """Apply the gradients of the rows that were looked up or read, if they have any.
 
         A row's L2 penalty counts all steps since it was last used, so that over time a rare row is
         pulled to zero as if the penalty had touched the whole table in every step.
         """
         self.num_steps += 1
         for number, group in enumerate(self.groups):
-            used = [one for one in lookups if one.tables is group and one.vectors.grad is not None]
-            if not used:
+            found = _gradients(group, lookups)
+            if found is None:
                 continue
-            rows = torch.cat([one.rows for one in used]) if used[1:] else used[0].rows
-            gradients: list[Tensor] = [one.vectors.grad for one in used]  # type: ignore[misc]
-            gradient = torch.cat(gradients) if used[1:] else gradients[0]
-            rows, gradient_UD = sum_by_id(rows, gradient)
+            rows, gradient_UD = sum_by_id(*found)
             lr, decay, l2 = self._options[number].at(rows)
             if l2 is not None:
                 last_use = self.states[number]["last_use"]
@@ -84,6 +84,20 @@ class SparseOptimizer(ABC):
             group.weight.index_add_(0, rows, delta_UD.mul_(lr * -self.lr_factor))
 
 
+def _gradients(group: Tables, lookups: Sequence[Lookup]) -> tuple[Tensor, Tensor] | None:
+    """Give (V,) rows of a group and their (V, D) gradients, repeats included; none without any."""
+    if isinstance(group, MemoryTable):
+        gradient, group.weight.grad = group.weight.grad, None
+        # The public accessors want equal rows summed already.
+        return None if gradient is None else (gradient._indices()[0], gradient._values())  # noqa: SLF001
+    used = [one for one in lookups if one.tables is group and one.vectors.grad is not None]
+    if not used:
+        return None
+    rows = torch.cat([one.rows for one in used]) if used[1:] else used[0].rows
+    gradients: list[Tensor] = [one.vectors.grad for one in used]  # type: ignore[misc]
+    return rows, torch.cat(gradients) if used[1:] else gradients[0]
+
+
 class _TableOptions:
     """Learning rate, decay and L2 penalty of a group's tables, looked up by row.
 
@@ -92,7 +106,7 @@ class _TableOptions:
         config: The optimizer's, with what differs from table to table.
     """
 
-    def __init__(self, group: FusedTables, config: Any) -> None:
+    def __init__(self, group: Tables, config: Any) -> None:
         self.starts = torch.tensor(list(group.offsets.values()), device=group.weight.device)
         self.by_name: dict[str, list[float]] = {}
         for name in ("lr", "weight_decay", "l2"):
@@ -122,7 +136,7 @@ class RowwiseAdagrad(SparseOptimizer):
 
     config: RowwiseAdagradConfig
 
-    def new_state(self, group: FusedTables) -> dict[str, Tensor]:
+    def new_state(self, group: Tables) -> dict[str, Tensor]:
         """One accumulator a row."""
         start = self.config.initial_accumulator
         return {"accumulator": torch.full((len(group.weight),), start, device=group.weight.device)}
@@ -140,7 +154,7 @@ class SparseAdam(SparseOptimizer):
 
     config: SparseAdamConfig
 
-    def new_state(self, group: FusedTables) -> dict[str, Tensor]:
+    def new_state(self, group: Tables) -> dict[str, Tensor]:
         """Two means for each number of a row, and how often the row was used."""
         weight = group.weight
         return {
@@ -163,7 +177,7 @@ class SparseAdam(SparseOptimizer):
         return (mean / correction1) / ((square / correction2).sqrt_() + self.config.eps)
 
 
-def sparse_optimizer(groups: Sequence[FusedTables], config: Any) -> SparseOptimizer:
+def sparse_optimizer(groups: Sequence[Tables], config: Any) -> SparseOptimizer:
     """Build the optimizer that a config asks for."""
     kinds: dict[str, type[SparseOptimizer]] = {
         "rowwise_adagrad": RowwiseAdagrad,

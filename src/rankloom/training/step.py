@@ -21,6 +21,8 @@ class StepResult(NamedTuple):
     """Detached."""
     grad_norm: Tensor | None
     """() norm of the dense gradient before clipping; none when it is not clipped."""
+    choices: dict[str, Tensor]
+    """Auxiliary output of whole numbers, such as the slots that rows read -> (B, ...) int64."""
 
 
 def train_step(
@@ -46,10 +48,13 @@ def train_step(
     losses.total.backward()
     grad_norm = None
     if max_grad_norm is not None:
-        grad_norm = nn.utils.clip_grad_norm_(network.parameters(), max_grad_norm)
+        # A sparse gradient is a table's.
+        dense_ones = [p for p in network.parameters() if p.grad is None or not p.grad.is_sparse]
+        grad_norm = nn.utils.clip_grad_norm_(dense_ones, max_grad_norm)
     dense.step()
     sparse.step(lookups)
-    return StepResult(_detached(losses), grad_norm)
+    choices = {n: one for n, one in output.auxiliary.items() if not one.is_floating_point()}
+    return StepResult(_detached(losses), grad_norm, choices)
 
 
 def _detached(losses: LossValues) -> LossValues:

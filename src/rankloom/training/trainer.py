@@ -14,6 +14,7 @@ from rankloom.data.batch import Batch
 from rankloom.data.reader import LogReader
 from rankloom.errors import ConfigError, RankLoomError
 from rankloom.evaluation import Evaluation
+from rankloom.layers.memory import memory_tables
 from rankloom.losses import Loss
 from rankloom.models import Model
 from rankloom.models.cost import training_flops
@@ -118,7 +119,8 @@ class Trainer:
         self.evaluate = evaluate
         self.loss_fn = Loss(model.schema, auxiliary_weights=model.network.auxiliary_weights)
         self.dense = dense_optimizer(model.network, config.dense)
-        self.sparse = sparse_optimizer(model.embedder.table_groups(), config.sparse)
+        self.sparse = sparse_optimizer(model.sparse_tables(), config.sparse)
+        self.memories = memory_tables(model.network)
         self.checkpoints = Checkpoints(folder / "checkpoints")
         self.state = TrainerState()
         self.window = Window()
@@ -187,7 +189,7 @@ class Trainer:
 
     def _step(self, batch: Batch) -> StepResult:
         self._set_rates(self.state.step)
-        return train_step(
+        result = train_step(
             self.model.embedder,
             self.network,
             self.loss_fn,
@@ -197,6 +199,9 @@ class Trainer:
             max_grad_norm=self.config.max_grad_norm,
             autocast=self.autocast,
         )
+        for memory in self.memories:
+            memory.count(result.choices[memory.name])
+        return result
 
     def _set_rates(self, step: int) -> None:
         factor = lr_factor(
@@ -259,6 +264,8 @@ class Trainer:
         rows_per_s = window.rows / (time.perf_counter() - window.began)
         flops_per_s = rows_per_s * self.flops_per_row
         losses, auxiliary = window.mean_losses()
+        for memory in self.memories:
+            auxiliary |= {f"{memory.name}_{key}": one for key, one in memory.usage().items()}
         record = StepRecord(
             step=self.state.step,
             epoch=self.state.epoch,

@@ -120,3 +120,15 @@ def test_auxiliary_towers_are_trained_on_the_same_labels_and_weighted() -> None:
     assert found.auxiliary.keys() == {"after_2"}
     assert found.auxiliary["after_2"].item() == pytest.approx(expected)
     assert found.total.item() == pytest.approx(LN2 + 2 * LN2 + 0.1 * expected)
+
+
+def test_a_loss_that_the_network_made_is_averaged_and_weighted() -> None:
+    found = reduce(
+        CLICK,
+        {"click": LOGITS},
+        ALL_ONE,
+        auxiliary={"history/write": LOGITS, "history/memory": torch.tensor([[3], [1], [4], [1]])},
+        auxiliary_weights={"history/write": 0.25},
+    )
+    assert found.auxiliary == {"history/write": torch.tensor(0.5)}
+    assert found.total.item() == pytest.approx(sum(ONE) / 4 + 0.25 * 0.5)

@@ -52,6 +52,14 @@ def test_tables_are_counted_apart() -> None:
     assert {table.name: table.num_bytes for table in cost.tables}["item"] == 6 * 8 * 4
 
 
+def test_a_memory_is_counted_as_a_table(tiny_schema: Schema) -> None:
+    memory = {"kind": "lmn", "num_slots": 100, "top_k": 4, "dim": 6}
+    model = make(tiny_schema, interaction={"kind": "mlp"}, sequence={"history": memory})
+    cost = model_cost(model)
+    assert (cost.tables[-1].name, cost.tables[-1].num_bytes) == ("history/memory", 100 * 6 * 4)
+    assert cost.parameters == count_parameters(model.network) - 100 * 6
+
+
 DEEP = {"kind": "tokenmixer_large", "num_layers": 3, "auxiliary_weight": 0.1}
 SLOTS = {
     "interaction": DEEP,

@@ -18,6 +18,8 @@ KINDS: list[tuple[str, dict[str, object]]] = [
     ("din", {}),
     ("din", {"activation": "dice", "weights": "softmax"}),
     ("din", {"activation": "sigmoid", "hidden_dims": (8,)}),
+    ("solar", {"dim": 8, "rank": 3}),
+    ("solar", {"dim": 8, "rank": 3, "read": "exact_at_low_rank"}),
     ("transformer", {"dim": 8}),
     ("transformer", {"dim": 8, "read": "newest"}),
 ]
@@ -50,7 +52,8 @@ def candidates(rows: int, width: int = 4) -> Tensor:
 
 
 def read(encoder: Any, events: Tensor, mask: Tensor, candidate: Tensor) -> Tensor:
-    tokens: Tensor = encoder.read(encoder.encode(events, mask, {}), candidate, INPUTS)
+    times = {"first_event": torch.zeros(len(events), dtype=torch.int64)}
+    tokens: Tensor = encoder.read(encoder.encode(events, mask, times), candidate, INPUTS)
     return tokens
 
 

@@ -172,6 +172,27 @@ def test_batches_and_pieces_give_the_same_scores(artifacts: dict[str, Path]) -> 
     office.close()
 
 
+@pytest.mark.parametrize("is_divisible", [True, False])
+def test_candidates_that_must_be_scored_together_are_never_cut(
+    artifacts: dict[str, Path], is_divisible: bool
+) -> None:
+    office = Office(artifacts["din"], max_micro_batch_ms=0.01, batching=False, max_slack_share=0.0)
+    office.engine.is_divisible = is_divisible
+    compute, sizes = office.engine.logits, []
+
+    def counted(slices: Any) -> Any:
+        sizes.extend(one.stop - one.start for one in slices)
+        return compute(slices)
+
+    office.engine.logits = counted  # type: ignore[method-assign]
+    request = max(office.requests, key=lambda one: one.num_candidates)
+    found = office.ask(office.question(request))
+    office.thread.start()
+    scores(found)
+    assert (sizes == [request.num_candidates]) != is_divisible
+    office.close()
+
+
 def test_what_cannot_be_in_time_is_refused_at_once(office: Office) -> None:
     question = office.question(office.requests[0], budget_s=1e-6)
     refused = office.ask(question).get(timeout=0)

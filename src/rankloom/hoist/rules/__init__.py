@@ -9,8 +9,15 @@ from typing import Any
 
 from rankloom.hoist.call import aten, ours
 from rankloom.hoist.rewriter import Rule
-from rankloom.hoist.rules.attention import ATTENTION, attention
+from rankloom.hoist.rules.attention import (
+    ATTENTION,
+    attend,
+    attention,
+    last_rows,
+    read_history,
+)
 from rankloom.hoist.rules.contractions import addmm, baddbmm, bmm, einsum, linear, matmul, mm
+from rankloom.hoist.rules.memory import read, search
 from rankloom.hoist.rules.pointwise import pointwise
 from rankloom.hoist.rules.reductions import (
     along,
@@ -35,6 +42,7 @@ from rankloom.hoist.rules.shapes import (
     stack,
     unbind,
 )
+from rankloom.hoist.rules.slots import from_slots, to_slots
 
 _POINTWISE = """
     abs add.Scalar add.Tensor addcdiv addcmul alias bitwise_and.Tensor bitwise_not
@@ -99,10 +107,18 @@ RULES: dict[Any, Rule] = {
     aten.topk.default: along(2),
     aten.tril.default: along_all_but_first,
     aten.triu.default: along_all_but_first,
+    ours.attend.default: attend,
     ours.dropout.default: along_last,
     ours.expand.default: spread,
+    ours.from_slots.default: from_slots,
+    ours.last_rows.default: last_rows,
     ours.layer_norm.default: along_last,
+    ours.read.default: read_history,
+    ours.memory_read.default: read,
+    ours.product_key_search.default: search,
+    ours.low_rank.default: along_all_but_first,
     ours.rms_norm.default: along_last,
     ours.softmax.default: along(1),
     ours.swiglu.default: along_last,
+    ours.to_slots.default: to_slots,
 }

@@ -1,0 +1,1 @@
+"""Kernels in Triton, each with the plain form that it must equal."""
