@@ -234,7 +234,7 @@ class Embedder(nn.Module):
         padded = padded.index_copy(0, place, vectors)
         mask = torch.zeros(len(padded), dtype=torch.bool, device=padded.device)
         mask[place] = True
-        times = {"first_event": events.first_event}
+        times = {}
         for key, value in events.times.items():
             if len(value) == len(vectors) and key != "age_newest":
                 spread = value.new_zeros(len(padded)).index_copy(0, place, value)

@@ -38,9 +38,8 @@ class EventInputs(NamedTuple):
     mask: Tensor
     """(R, L) bool. True where there is an event."""
     times: dict[str, Tensor]
-    """first_event (R,) int64: the number of the first kept event, counted from the user's first one
-    ever. Where the sequence has a time column, in seconds: gap_previous and gap_newest (R, L),
-    user-rate, and age_newest (R,), request-rate."""
+    """gap_previous and gap_newest (R, L), user-rate, and age_newest (R,), request-rate: seconds.
+    Empty when the sequence has no time column."""
 
 
 class Inputs(NamedTuple):

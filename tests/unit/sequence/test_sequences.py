@@ -52,8 +52,7 @@ def candidates(rows: int, width: int = 4) -> Tensor:
 
 
 def read(encoder: Any, events: Tensor, mask: Tensor, candidate: Tensor) -> Tensor:
-    times = {"first_event": torch.zeros(len(events), dtype=torch.int64)}
-    tokens: Tensor = encoder.read(encoder.encode(events, mask, times), candidate, INPUTS)
+    tokens: Tensor = encoder.read(encoder.encode(events, mask, {}), candidate, INPUTS)
     return tokens
 
 
