@@ -19,6 +19,7 @@ from rankloom.serving.desk import Desk, Outcome, Question, Refused, RetiredError
 from rankloom.serving.engine import Engine, UserState
 from rankloom.serving.parts import Parts, take_apart, user_key
 from rankloom.serving.scheduling.config import SchedulerConfig
+from rankloom.serving.scheduling.work import Ask, Refusal
 from rankloom.serving.telemetry.metrics import Metrics
 
 
@@ -173,24 +174,20 @@ def test_batches_and_pieces_give_the_same_scores(artifacts: dict[str, Path]) -> 
 
 
 @pytest.mark.parametrize("is_divisible", [True, False])
-def test_candidates_that_must_be_scored_together_are_never_cut(
-    artifacts: dict[str, Path], is_divisible: bool
+def test_the_scheduler_is_told_which_candidates_must_be_scored_together(
+    office: Office, is_divisible: bool
 ) -> None:
-    office = Office(artifacts["din"], max_micro_batch_ms=0.01, batching=False, max_slack_share=0.0)
+    scheduler = office.desk._scheduler
+    submit, asks = scheduler.submit, []
+
+    def noted(ask: Ask, now: float, *, has_state: bool) -> Refusal | None:
+        asks.append(ask)
+        return submit(ask, now, has_state=has_state)
+
+    scheduler.submit = noted  # type: ignore[method-assign]
     office.engine.is_divisible = is_divisible
-    compute, sizes = office.engine.logits, []
-
-    def counted(slices: Any) -> Any:
-        sizes.extend(one.stop - one.start for one in slices)
-        return compute(slices)
-
-    office.engine.logits = counted  # type: ignore[method-assign]
-    request = max(office.requests, key=lambda one: one.num_candidates)
-    found = office.ask(office.question(request))
-    office.thread.start()
-    scores(found)
-    assert (sizes == [request.num_candidates]) != is_divisible
-    office.close()
+    office.ask(office.question(office.requests[0]))
+    assert [one.is_divisible for one in asks] == [is_divisible]
 
 
 def test_what_cannot_be_in_time_is_refused_at_once(office: Office) -> None:
