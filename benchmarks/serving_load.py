@@ -116,10 +116,11 @@ def _of_variant(group: Sequence[Mapping[str, Any]], name: str) -> dict[str, Any]
     if name != PLAIN:
         pairs = [(one[name], one[PLAIN]) for one in group]
         found["peak_over_plain"] = spread(peak(one) / peak(plain) for one, plain in pairs)
-        found["goodput_over_plain_at_last_rate"] = spread(
-            one["rates"][-1]["goodput_per_s"] / plain["rates"][-1]["goodput_per_s"]
-            for one, plain in pairs
-        )
+        lasts = [[each["rates"][-1]["goodput_per_s"] for each in pair] for pair in pairs]
+        # At the last rate a server may answer nothing in time.
+        ratios = [one / plain for one, plain in lasts if plain]
+        if ratios:
+            found["goodput_over_plain_at_last_rate"] = spread(ratios)
     return found
 
 
