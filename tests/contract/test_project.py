@@ -48,7 +48,8 @@ def test_every_config_field_is_documented(slot, name, spec) -> None:
 
 def test_every_field_of_every_config_is_documented() -> None:
     for path in SOURCES:
-        if path.name != "main.py":
+        # Kernels import Triton, which is not everywhere, and have no configs.
+        if path.name != "main.py" and path.parent.name != "kernels":
             name = ".".join(path.relative_to(ROOT / "src").with_suffix("").parts)
             importlib.import_module(name.removesuffix(".__init__"))
 
