@@ -19,7 +19,7 @@ from torch import Generator, Tensor, nn
 
 from rankloom.config import Config
 from rankloom.errors import ConfigError, join_problems
-from rankloom.layers.divisors import nearest_divisors
+from rankloom.layers.heads import head_problems
 from rankloom.layers.norm import RMSNorm
 from rankloom.layers.protocols import Candidates, Inputs, SequenceLayout
 from rankloom.ops import from_slots, to_slots
@@ -219,13 +219,7 @@ def check(config: SOLARConfig, layout: SequenceLayout) -> None:
         ConfigError: They do not fit; all problems at once.
     """
     path = f"model.sequence.{layout.name}"
-    problems = []
-    if config.dim % config.num_heads:
-        nearest = ", ".join(map(str, nearest_divisors(config.dim, config.num_heads)))
-        problems.append(
-            f"{path}.num_heads: must divide dim={config.dim}. Got {config.num_heads}. Nearest that "
-            f"work: {nearest}."
-        )
+    problems = head_problems(path, dim=config.dim, num_heads=config.num_heads)
     missing = [column for column in layout.columns if column not in layout.candidate]
     if missing:
         problems.append(

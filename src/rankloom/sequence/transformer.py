@@ -19,9 +19,8 @@ from torch import Generator, Tensor, nn
 
 from rankloom.config import Config
 from rankloom.errors import ConfigError, join_problems
-from rankloom.layers.divisors import nearest_divisors
 from rankloom.layers.dropout import Dropout
-from rankloom.layers.heads import in_heads, out_of_heads
+from rankloom.layers.heads import head_problems, in_heads, out_of_heads
 from rankloom.layers.init import normal_, xavier_uniform_
 from rankloom.layers.linear import linear
 from rankloom.layers.norm import LayerNorm
@@ -188,13 +187,7 @@ def check(config: TransformerConfig, layout: SequenceLayout) -> None:
         ConfigError: They do not fit; all problems at once.
     """
     path = f"model.sequence.{layout.name}"
-    problems = []
-    if config.dim % config.num_heads:
-        nearest = ", ".join(map(str, nearest_divisors(config.dim, config.num_heads)))
-        problems.append(
-            f"{path}.num_heads: must divide dim={config.dim}. Got {config.num_heads}. Nearest that "
-            f"work: {nearest}."
-        )
+    problems = head_problems(path, dim=config.dim, num_heads=config.num_heads)
     missing = [column for column in layout.columns if column not in layout.candidate]
     if config.read == "target_attention" and missing:
         problems.append(

@@ -1,6 +1,6 @@
 """Which path computes an attention: kernels on a GPU that has Triton, else tiles.
 
-The kernels have never run where they were written. So a process trusts them only after they have
+The kernels have not run on a GPU yet. So a process trusts them only after they have
 equalled the tiles on a small problem, forward and backward, on its own device; if they do not, it
 says so once and goes on with the tiles, which run on any device.
 

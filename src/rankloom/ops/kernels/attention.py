@@ -5,7 +5,7 @@ does, with the softmax made block by block. A program takes a block of rows (or 
 gradients) and goes over the blocks that its mask can reach: the mask's own rule decides each pair.
 Sums are in fp32, and products of fp32 operands are not rounded to TF32.
 
-NOT RUN YET: these were written on a machine that has neither a GPU nor Triton.
+NOT RUN ON A GPU YET, and not compiled.
 `ops/attention/paths.py` therefore compares them with the blocked path before it uses them, and
 `tests/unit/ops/test_attention_triton.py` does where Triton is installed.
 
